@@ -1,0 +1,1 @@
+"""The platform: agents, sessions, sandboxes, harness, REST API."""

@@ -1,0 +1,1 @@
+"""The program inside a sandbox: sets it up, owns the agent's terminal, serves it."""

@@ -1,0 +1,1 @@
+"""Where sessions run: the driver contract and its implementations."""

@@ -1,0 +1,1 @@
+"""Use cases: what happens when an agent or session is created, stopped, restarted."""

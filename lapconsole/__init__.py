@@ -1,0 +1,1 @@
+"""The console and the lap command: everything a person sees of a platform."""

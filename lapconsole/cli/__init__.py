@@ -1,0 +1,1 @@
+"""The lapconsole and lap commands."""

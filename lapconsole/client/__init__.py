@@ -1,0 +1,1 @@
+"""Typed client of a platform: REST, event feed, terminal."""

@@ -1,0 +1,1 @@
+"""The live model: what the console knows, kept current by events."""

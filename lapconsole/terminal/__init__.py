@@ -1,0 +1,1 @@
+"""The terminal emulator, its input encoding and its widget."""
