@@ -1,1 +1,1 @@
-"""Sandboxes as local process trees."""
+"""Sandboxes as directories and process trees of this machine (Linux)."""

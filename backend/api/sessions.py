@@ -1,0 +1,122 @@
+"""Routes of sessions (LAP REST 3)."""
+
+import hmac
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from backend.api import bodies
+from backend.api.context import documented_refusals, services_of, session_json
+from backend.api.errors import refusal
+from backend.api.models import ApiSession, CreatedSession, EndedSession, PhaseReport, SessionCreate
+from backend.api.query import MAX_NUMBER, clamped, number, words
+from backend.domain import env_vars
+from backend.domain.sessions import DEAD
+from backend.services.errors import Invalid, Unavailable
+from backend.store import sessions
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 200
+
+DEFAULT_LOG_LINES, MAX_LOG_LINES = 500, 5_000
+DEFAULT_LOG_SECONDS, MAX_LOG_SECONDS = 600, 3_600
+
+NO_INITIAL_PROMPT = "initial_prompt was not sent: this version of the platform has no messages yet"
+
+router = APIRouter(prefix="/api/v1/managed_agents/sessions", tags=["sessions"])
+creation = APIRouter(prefix="/api/v1/managed_agents/agents", tags=["sessions"])
+
+
+@creation.post(
+    "/{agent_id}/session",
+    responses={200: {"model": CreatedSession}, **documented_refusals(400, 404)},
+    openapi_extra=bodies.documented(SessionCreate, required=False),
+)
+async def create(request: Request, agent_id: str) -> Response:
+    """Create a session, which starts a sandbox. Answers at once, with status `creating`."""
+    body = await bodies.read_bytes(request, bodies.SESSION_LIMIT)
+    wanted = bodies.parse(body or b"{}", SessionCreate)
+    if problems := env_vars.problems(wanted.env_vars):
+        raise Invalid(problems)
+    row = await services_of(request).sessions.create(agent_id, title=wanted.title or None, env_vars=wanted.env_vars)
+    warnings = [NO_INITIAL_PROMPT] if wanted.initial_prompt else []
+    return JSONResponse(session_json(request, row) | {"warnings": warnings})
+
+
+@router.get("", responses={200: {"model": list[ApiSession]}})
+async def page(
+    request: Request,
+    limit: str | None = None,
+    offset: str | None = None,
+    agent_id: str | None = None,
+    status: str | None = None,
+) -> Response:
+    """List sessions, newest first: `limit` up to 200 (50), `offset`, `agent_id`, `status` (comma-separated)."""
+    wanted = number(limit, DEFAULT_LIMIT)
+    async with services_of(request).database.read() as tx:
+        rows = await sessions.page(
+            tx,
+            limit=min(wanted, MAX_LIMIT) if wanted > 0 else DEFAULT_LIMIT,
+            offset=clamped(offset, 0, 0, MAX_NUMBER),
+            agent_id=agent_id,
+            statuses=words(status),
+        )
+    return JSONResponse([session_json(request, row) for row in rows])
+
+
+@router.get("/{session_id}", responses={200: {"model": ApiSession}, **documented_refusals(404)})
+async def get(request: Request, session_id: str) -> Response:
+    """One session."""
+    return JSONResponse(session_json(request, await services_of(request).sessions.get(session_id)))
+
+
+@router.delete("/{session_id}", responses={200: {"model": EndedSession}, **documented_refusals(404)})
+async def delete(request: Request, session_id: str) -> Response:
+    """End a session and remove its sandbox; it stays listed as `dead`. Idempotent."""
+    _, was_dead = await services_of(request).sessions.delete(session_id)
+    return JSONResponse({"id": session_id, "status": DEAD if was_dead else "deleted"})
+
+
+@router.post("/{session_id}/stop", responses={200: {"model": EndedSession}, **documented_refusals(404)})
+async def stop(request: Request, session_id: str) -> Response:
+    """Interrupt the agent, then end the session and remove its sandbox. Idempotent."""
+    await services_of(request).sessions.stop(session_id)
+    return JSONResponse({"id": session_id, "status": DEAD})
+
+
+@router.post("/{session_id}/restart", responses={200: {"model": ApiSession}, **documented_refusals(404, 409, 502)})
+async def restart(request: Request, session_id: str) -> Response:
+    """Give a settled session a new sandbox; answers once it is ready. Its own `env_vars` are not kept."""
+    try:
+        row = await services_of(request).sessions.restart(session_id)
+    except Unavailable as error:
+        return refusal(502, str(error))
+    return JSONResponse(session_json(request, row))
+
+
+@router.get(
+    "/{session_id}/sandbox_logs",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **documented_refusals(404)},
+)
+async def sandbox_logs(
+    request: Request, session_id: str, tailLines: str | None = None, sinceSeconds: str | None = None
+) -> Response:
+    """The end of the sandbox's log: `tailLines` up to 5000 (500), `sinceSeconds` up to 3600 (600)."""
+    log = await services_of(request).sessions.sandbox_log(
+        session_id,
+        clamped(tailLines, DEFAULT_LOG_LINES, 1, MAX_LOG_LINES),
+        clamped(sinceSeconds, DEFAULT_LOG_SECONDS, 1, MAX_LOG_SECONDS),
+    )
+    return PlainTextResponse(log)
+
+
+@router.post("/{session_id}/phase", openapi_extra=bodies.documented(PhaseReport))
+async def phase(request: Request, session_id: str) -> Response:
+    """Where a harness reports its own phases; it authorizes with `Bearer <session_id>` (LAP REST 3.10)."""
+    given = request.headers.get("authorization", "")
+    if not hmac.compare_digest(given.encode(), f"Bearer {session_id}".encode()):
+        return refusal(401, "invalid harness progress token")
+    report = await bodies.read_json(request, PhaseReport)
+    noted = await services_of(request).sessions.report_phase(session_id, report.phase, report.detail)
+    return JSONResponse({"ok": noted})

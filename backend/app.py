@@ -1,0 +1,42 @@
+"""The platform as an ASGI application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from backend.api import agents, auth, bodies, errors, events, health, sessions, skills, tty
+from backend.api.models import AgentCreate, AgentPatch, PhaseReport, SessionCreate
+from backend.domain import clock
+from backend.sandboxes.contract import SandboxDriver
+from backend.services.container import open_services
+from backend.settings import Settings
+
+VERSION = "0.1.0"
+
+
+def create_app(settings: Settings, driver: SandboxDriver | None = None) -> FastAPI:
+    """The application; its lifespan opens the services. `settings` have their keys, see `Settings.with_keys`."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_services(settings, driver) as services:
+            app.state.services = services
+            app.state.started_at = clock.now()
+            yield
+
+    app = FastAPI(
+        title="lapconsole platform",
+        version=VERSION,
+        lifespan=lifespan,
+        redirect_slashes=False,  # a redirect would lose the method and the key
+        docs_url=None,  # its page loads scripts from elsewhere; the document itself is at /openapi.json
+        redoc_url=None,
+    )
+    app.add_middleware(auth.Gate, master_key=settings.master_key_value)
+    errors.install(app)
+    bodies.install(app, AgentCreate, AgentPatch, SessionCreate, PhaseReport)
+    for module in (health, agents, sessions, tty, events, skills):
+        app.include_router(module.router)
+    app.include_router(sessions.creation)
+    return app

@@ -1,0 +1,92 @@
+"""The program inside a sandbox: `python -m backend.harness --listen-fd N --root DIRECTORY`, its token on stdin."""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backend.harness.log import Log
+from backend.harness.server import Connection, Harness
+from backend.harness.state import State
+
+if TYPE_CHECKING:
+    from backend.harness.setup import Setup
+
+MAX_TOKEN_LINE = 4_096
+TOKEN_SECONDS = 10.0
+
+
+def main() -> int:
+    """Runs until SIGTERM or SIGINT; 2 for bad arguments."""
+    parser = argparse.ArgumentParser(prog="python -m backend.harness", description=__doc__)
+    parser.add_argument("--listen-fd", type=int, required=True, help="a listening TCP socket passed by the driver")
+    parser.add_argument("--root", type=Path, required=True, help="the sandbox's directory")
+    arguments = parser.parse_args()
+    try:
+        token = _read_token()
+        listener = socket.socket(fileno=arguments.listen_fd)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    os.set_inheritable(listener.fileno(), False)
+    with contextlib.suppress(OSError):  # So that shortening the log leaves no hole in it.
+        fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_APPEND)
+    asyncio.run(serve(listener, arguments.root.resolve(), token))
+    return 0
+
+
+async def serve(listener: socket.socket, root: Path, token: str) -> None:
+    """Serves on `listener` until a signal, then ends every process of the sandbox."""
+    from backend.harness.processes import Processes
+
+    log, state = Log(root / "log"), State()
+    log.hide(token)
+    processes = Processes()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    def new_setup() -> "Setup":
+        from backend.harness.setup import Setup  # Late: /healthz must not wait for it.
+
+        return Setup(root, processes, state, log)
+
+    harness = Harness(token, state, log, new_setup)
+    server = await loop.create_server(lambda: Connection(harness), sock=listener)
+    log.write(f"harness listening (pid {os.getpid()})")
+    await stop.wait()
+    log.write("harness stopping")
+    server.close()
+    if harness.setup is not None:
+        await harness.setup.close()
+    await processes.end_all()
+    for connection in tuple(harness.connections):
+        connection.close()
+    await asyncio.sleep(0)  # The transports close in the next turn.
+    state.close()
+    log.write("harness stopped")
+
+
+def _read_token() -> str:
+    """The token from the one JSON line on standard input. Raises ValueError."""
+    readable, _, _ = select.select([0], [], [], TOKEN_SECONDS)
+    line = os.read(0, MAX_TOKEN_LINE) if readable else b""
+    try:
+        token = json.loads(line)["token"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError('standard input must be one line {"token": "..."}') from error
+    if not isinstance(token, str) or not token.strip():
+        raise ValueError("the token must be a text that is not empty")
+    return token
+
+
+if __name__ == "__main__":
+    sys.exit(main())

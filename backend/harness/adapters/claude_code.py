@@ -1,0 +1,62 @@
+"""Claude Code: its terminal program, from npm or from the claude-agent-sdk package."""
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from backend.harness.adapters import Context, Launch, find
+
+CONFIG = ".claude.json"
+KEY_TAIL = 20
+"""Claude Code remembers an approved API key by so many of its last characters."""
+
+
+def launch(context: Context, command: Sequence[str] | None) -> Launch:
+    """Straight to the prompt: no onboarding, no trust, key or permission-mode dialog."""
+    argv = list(command or (find("claude", "claude-code", context.env, *_bundled()), "--permission-mode", "default"))
+    files = {CONFIG: json.dumps(_config(context), indent=2)}
+    if context.prompt and command is None:
+        files[".claude/lap-prompt.md"] = context.prompt  # A file, because an argument is limited to 128 KB.
+        argv += ["--append-system-prompt-file", str(context.home / ".claude/lap-prompt.md")]
+    return Launch(argv, environment(context), files)
+
+
+def environment(context: Context) -> dict[str, str]:
+    """What Claude Code and its SDK read; the gateway's key goes nowhere but to the gateway."""
+    env = {"IS_SANDBOX": "1", "DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+    if context.base:
+        env["ANTHROPIC_BASE_URL"] = context.base.rstrip("/").removesuffix("/v1")
+        if context.key and "ANTHROPIC_API_KEY" not in context.env:
+            env["ANTHROPIC_AUTH_TOKEN"] = context.key
+    if context.model:
+        # One gateway model for every duty: it need not know the names of Anthropic's smaller ones.
+        env["ANTHROPIC_MODEL"] = env["ANTHROPIC_DEFAULT_HAIKU_MODEL"] = context.model
+    return env
+
+
+def _config(context: Context) -> dict[str, Any]:
+    """The user's own configuration file, if one was put there, with what skips the dialogs added."""
+    try:
+        config = json.loads((context.home / CONFIG).read_text())
+    except (OSError, ValueError):
+        config = {}
+    config = config if isinstance(config, dict) else {}
+    projects = config.get("projects")
+    projects = projects if isinstance(projects, dict) else {}
+    config |= {
+        "hasCompletedOnboarding": True,
+        "hasSeenAutoDefaultNotice": True,
+        "bypassPermissionsModeAccepted": True,
+        "projects": projects | {str(context.project): {"hasTrustDialogAccepted": True}},
+    }
+    if key := context.env.get("ANTHROPIC_API_KEY"):
+        config["customApiKeyResponses"] = {"approved": [key[-KEY_TAIL:]], "rejected": []}
+    return config
+
+
+def _bundled() -> list[Path]:
+    """The copy of the program inside the claude-agent-sdk package."""
+    spec = importlib.util.find_spec("claude_agent_sdk")
+    return [Path(place, "_bundled", "claude") for place in (spec.submodule_search_locations or ())] if spec else []

@@ -1,0 +1,93 @@
+"""What every sandbox driver promises to the services, whatever runs the sandboxes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+
+class SandboxError(Exception):
+    """A sandbox could not be made or removed. The text names the cause and the next step and is fit for a user."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """What to start. `name` is the sandbox's identity: 1..63 characters, [a-z0-9-], starting with a letter or digit."""
+
+    name: str
+    session_id: str
+    agent_id: str
+    harness_id: str
+    token: str = field(repr=False)
+    """What the harness asks of its callers. Never in an environment, an argument list or a file."""
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Environment of the harness process itself, not of the agent. No secret of a user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A started sandbox."""
+
+    name: str
+    url: str
+    """`http://127.0.0.1:PORT` or alike. Takes connections at once; requests queue until the harness accepts."""
+    isolation: Mapping[str, Any]
+    """JSON for the session page: {"pid_namespace": bool, "limits": {...}, "reason": str | None (what is missing)}."""
+
+
+class SandboxState(StrEnum):
+    PENDING = "pending"
+    """Being made: `create` has not returned, or the place it will run in is still getting ready."""
+    RUNNING = "running"
+    """The harness process exists."""
+    GONE = "gone"
+    """It does not, or there never was such a sandbox. What is left on disk stays until `delete`."""
+
+
+class SandboxDriver(Protocol):
+    """Makes, watches and removes sandboxes. They live on when the driver, or the whole platform, ends.
+
+    All methods may be called concurrently, also for one name.
+    """
+
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        """Start a sandbox; returns without waiting for the harness to answer.
+
+        Raises SandboxError when it cannot be started or the name is taken; nothing is left behind then, nor when the
+        caller is cancelled. A `delete` meanwhile wins, also when this returns.
+        """
+        ...
+
+    async def state(self, name: str) -> SandboxState:
+        """Whether the harness process exists."""
+        ...
+
+    async def wait_gone(self, name: str) -> str:
+        """Return once the harness process has ended, with why in one line.
+
+        "exit code 1", "signal 9 (SIGKILL)", "out of memory: ...", or "gone" when nobody can tell. An unknown name is
+        "gone" at once. May wait for ever; cancel it freely.
+        """
+        ...
+
+    async def delete(self, name: str) -> None:
+        """End and remove a sandbox; returns when no process, port or directory of it is left. Idempotent.
+
+        Raises SandboxError naming what is left when something would not go.
+        """
+        ...
+
+    async def logs(self, name: str, tail_lines: int, since_seconds: int | None = None) -> str:
+        """The end of the harness and set-up log as plain text, "" when there is none.
+
+        `tail_lines` is clamped to 1..10_000; `since_seconds` leaves out what is older.
+        """
+        ...
+
+    async def list(self) -> list[str]:
+        """Names of all sandboxes that have anything left, running or not, sorted."""
+        ...
+
+    async def close(self) -> None:
+        """Release watches and descriptors; who is still in `wait_gone` is cancelled. Sandboxes live on."""
+        ...

@@ -1,0 +1,309 @@
+"""The local driver: a sandbox is a directory, a process tree and a loopback port of this machine."""
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import os
+import re
+import signal
+import socket
+from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+from backend.sandboxes.contract import Sandbox, SandboxError, SandboxSpec, SandboxState
+from backend.sandboxes.local import ending, launch, limits, logs, namespaces, processes, record
+from backend.sandboxes.local.limits import Held, Limits
+from backend.sandboxes.local.namespaces import Namespace
+from backend.sandboxes.local.processes import Process
+from backend.sandboxes.local.record import Record
+
+T = TypeVar("T")
+
+LOG_FILE = "log"
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_BACKLOG = 128
+"""Connections that may wait until the harness accepts."""
+_MAX_TOKEN = 1024
+"""Characters. The token line must fit a pipe at once."""
+_CLOSE_TIMEOUT = 10.0
+"""Seconds for what is under way when the driver is closed."""
+_REAP_TIMEOUT = 5.0
+"""Seconds from the end of a process to the notice of it."""
+
+_NEXT_STEPS = {
+    errno.ENOSPC: "free disk space",
+    errno.EDQUOT: "free disk space",
+    errno.EACCES: "let the platform's user write there",
+    errno.EPERM: "let the platform's user write there",
+    errno.EROFS: "choose a data directory that can be written to",
+    errno.EMFILE: "raise the platform's limit of open files",
+    errno.ENFILE: "raise the machine's limit of open files",
+    errno.EAGAIN: "delete sessions or raise the machine's process limit",
+    errno.ENOMEM: "delete sessions to free memory",
+    errno.ETIMEDOUT: "wait until the machine is less busy",
+}
+
+logger = logging.getLogger(__name__)
+
+
+class LocalDriver:
+    """See contract.SandboxDriver. Directories are `<data_dir>/sandboxes/<name>/`.
+
+    `grace_seconds` is how long a harness may take to end its agent before everything is killed.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        limits: Limits | None = None,
+        harness_command: Sequence[str] = launch.HARNESS_COMMAND,
+        grace_seconds: float = 2.0,
+    ) -> None:
+        self._directory = data_dir.absolute() / "sandboxes"
+        self._limits = limits or Limits()
+        self._harness_command = tuple(harness_command)
+        self._grace_seconds = grace_seconds
+        self._namespace: Namespace | None = None
+        self._watches: dict[str, processes.ExitWatch] = {}
+        self._creating: set[str] = set()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        root = self._root(spec.name)
+        if not hasattr(os, "pidfd_open"):
+            raise SandboxError("local sandboxes need Linux 5.3 or later; run the platform there")
+        if len(spec.token) > _MAX_TOKEN:
+            raise SandboxError(f"the harness token is longer than {_MAX_TOKEN} characters; use a shorter one")
+        creation = self._start_task(self._create(spec, root))
+        try:
+            return await asyncio.shield(creation)
+        except asyncio.CancelledError:
+            self._start_task(self._undo(creation, spec.name, root))
+            raise
+
+    async def state(self, name: str) -> SandboxState:
+        root = self._root(name)
+        if name in self._creating:
+            return SandboxState.PENDING
+        watch = await self._watch(name, root)
+        return SandboxState.GONE if watch is None or watch.reason.done() else SandboxState.RUNNING
+
+    async def wait_gone(self, name: str) -> str:
+        root = self._root(name)
+        async with self._lock(name):
+            watch = await self._watch(name, root)
+        return "gone" if watch is None else await asyncio.shield(watch.reason)
+
+    async def delete(self, name: str) -> None:
+        # Goes on when its caller is cancelled: half a sandbox is of no use to anyone.
+        await asyncio.shield(self._start_task(self._delete(name, self._root(name))))
+
+    async def logs(self, name: str, tail_lines: int, since_seconds: int | None = None) -> str:
+        return await asyncio.to_thread(logs.tail, self._root(name) / LOG_FILE, tail_lines, since_seconds)
+
+    async def list(self) -> list[str]:
+        return await asyncio.to_thread(_names, self._directory)
+
+    async def close(self) -> None:
+        if self._tasks:
+            _, unfinished = await asyncio.wait(self._tasks, timeout=_CLOSE_TIMEOUT)
+            for task in unfinished:
+                task.cancel()
+            await asyncio.gather(*unfinished, return_exceptions=True)
+        for watch in self._watches.values():
+            watch.close()
+        self._watches.clear()
+
+    async def _undo(self, creation: asyncio.Task[Sandbox], name: str, root: Path) -> None:
+        """Delete what a cancelled `create` still made: nobody heard of it, so nobody else would."""
+        try:
+            await creation
+            await self._delete(name, root)
+        except SandboxError as error:
+            logger.warning("sandbox %s, whose start was cancelled: %s", name, error)
+
+    async def _create(self, spec: SandboxSpec, root: Path) -> Sandbox:
+        async with self._lock(spec.name):
+            self._creating.add(spec.name)
+            try:
+                return await self._make(spec, root)
+            finally:
+                self._creating.discard(spec.name)
+
+    async def _make(self, spec: SandboxSpec, root: Path) -> Sandbox:
+        await asyncio.to_thread(_claim, root)
+        groups: Sequence[Path] = ()
+        try:
+            if self._namespace is None:
+                self._namespace = await namespaces.probe()
+            held = await asyncio.to_thread(limits.make_groups, root, self._limits)
+            groups = [Path(directory) for directory in held.directories]
+            started, handle = await asyncio.to_thread(self._start, spec, root, self._namespace, held)
+        except (OSError, ValueError) as error:
+            await self._remove(root, groups)
+            raise _cannot_start(error) from error
+        self._watches[spec.name] = processes.ExitWatch(handle, partial(self._explain, root, held.directories))
+        return Sandbox(spec.name, f"http://127.0.0.1:{started.port}", started.isolation)
+
+    def _start(self, spec: SandboxSpec, root: Path, namespace: Namespace, held: Held) -> tuple[Record, int]:
+        """Start the process and note it down; the record and a pidfd. Runs in a thread."""
+        for name in ("home", "tmp", "rootfs"):
+            (root / name).mkdir(mode=0o700)
+        command = launch.command_line(root, held.directories, namespace.prefix, self._harness_command)
+        variables = launch.environment(root, spec.env)
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG))
+            port = listener.getsockname()[1]
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            output = os.open(root / LOG_FILE, flags, 0o600)
+            stack.callback(os.close, output)
+            stdin = _pipe_with(json.dumps({"token": spec.token}) + "\n")
+            stack.callback(os.close, stdin)
+            pid = launch.spawn(command, variables, stdin, output, listener.fileno())
+        return self._note(spec.name, root, pid, port, namespace, held)
+
+    def _note(self, name: str, root: Path, pid: int, port: int, namespace: Namespace, held: Held) -> tuple[Record, int]:
+        handle = -1
+        try:
+            handle = os.pidfd_open(pid)
+            process = processes.read(pid)
+            if process is None:
+                raise ProcessLookupError(errno.ESRCH, "its process vanished")
+            note = Record(
+                name=name,
+                pid=pid,
+                start_ticks=process.start_ticks,
+                boot_id=processes.boot_id(),
+                port=port,
+                created_at=datetime.now(UTC).isoformat(),
+                isolation=self._isolation(namespace, held),
+                cgroups=held.directories,
+            )
+            record.save(root, note)
+        except OSError:
+            if handle >= 0:
+                os.close(handle)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        return note, handle
+
+    def _isolation(self, namespace: Namespace, held: Held) -> dict[str, Any]:
+        shown, missing = limits.describe(self._limits, held)
+        reasons = [reason for reason in (namespace.reason, missing) if reason]
+        return {"pid_namespace": bool(namespace.prefix), "limits": shown, "reason": "; ".join(reasons) or None}
+
+    def _explain(self, root: Path, groups: Sequence[str], reason: str) -> str:
+        """Better the reason for an end: what `unshare` hides, and what the kernel did for lack of memory."""
+        if reason == namespaces.KILLED_CODE and logs.ends_with(root / LOG_FILE, namespaces.KILLED_WORDS):
+            reason = "signal 9 (SIGKILL)"
+        if not reason.startswith(("signal 9 ", "gone")) or not limits.memory_kills(limits.find_groups(root, groups)):
+            return reason
+        memory = f"the {self._limits.memory_mb} MB limit of the sandbox was reached"
+        return f"gone, perhaps out of memory: {memory}" if reason == "gone" else f"out of memory: {memory}"
+
+    async def _delete(self, name: str, root: Path) -> None:
+        async with self._lock(name):
+            watch = await self._watch(name, root)
+            note = await asyncio.to_thread(_load, root)
+            known: Sequence[Process] = ()
+            if note and watch:
+                asked, known = await ending.ask_to_end(note)
+                if asked:
+                    await asyncio.wait([watch.reason], timeout=self._grace_seconds)
+            groups = await asyncio.to_thread(limits.find_groups, root, note.cgroups if note else ())
+            await self._remove(root, groups, note, known)
+            if watch := self._watches.pop(name, None):
+                await asyncio.wait([watch.reason], timeout=_REAP_TIMEOUT)
+                watch.close()
+
+    async def _remove(
+        self, root: Path, groups: Sequence[Path], note: Record | None = None, known: Sequence[Process] = ()
+    ) -> None:
+        try:
+            await ending.kill_all(note, groups, launch.home_variable(root), known)
+            await ending.remove_groups(groups)
+            await ending.remove_tree(root)
+        except OSError as error:
+            raise SandboxError(f"sandbox {root.name} cannot be removed: {error}; delete it again") from error
+
+    async def _watch(self, name: str, root: Path) -> processes.ExitWatch | None:
+        """The watch on a sandbox's process, also of one that an earlier platform process started."""
+        if name not in self._watches:
+            note = await asyncio.to_thread(_load, root)
+            handle = processes.open_handle(note.pid, note.start_ticks) if note else None
+            if note is None or handle is None:
+                return None
+            if name in self._watches:
+                os.close(handle)
+            else:
+                self._watches[name] = processes.ExitWatch(handle, partial(self._explain, root, note.cgroups))
+        return self._watches[name]
+
+    def _root(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise SandboxError(f"{name[:80]!r} is no sandbox name; use 1 to 63 of a-z, 0-9 and '-'")
+        return self._directory / name
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    def _start_task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _claim(root: Path) -> None:
+    try:
+        root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root.mkdir(mode=0o700)
+    except OSError as error:
+        if os.path.lexists(root):
+            raise SandboxError(f"sandbox {root.name} exists already; delete it first") from error
+        raise _cannot_start(error) from error
+
+
+def _load(root: Path) -> Record | None:
+    """The record of a sandbox, unless it is from before the machine's last start: then nothing of it can run."""
+    note = record.load(root)
+    return note if note and note.boot_id == processes.boot_id() else None
+
+
+def _pipe_with(line: str) -> int:
+    """The reading end of a pipe that holds one line and then ends."""
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, line.encode())
+    finally:
+        os.close(writer)
+    return reader
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(entry.name for entry in entries if _NAME.fullmatch(entry.name) and _is_directory(entry))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False)
+
+
+def _cannot_start(error: OSError | ValueError) -> SandboxError:
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        step = _NEXT_STEPS.get(error.errno or 0, "see the platform's log")
+        return SandboxError(f"the sandbox cannot be started: {error.strerror or error}{where}; {step} and try again")
+    return SandboxError(f"the sandbox cannot be started: {error}; check the environment it is given")

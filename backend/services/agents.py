@@ -1,0 +1,167 @@
+"""Agents: create, list, change, delete (seed 003, LAP REST 2)."""
+
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+from backend.domain import agents as rules
+from backend.domain import clock, env_vars, files, hosts, repositories
+from backend.domain.problems import Problem
+from backend.services.errors import Conflict, Invalid, NotFound, agent_not_found
+from backend.store import agents, sessions, skills
+from backend.store.database import Database, Row, Transaction
+from backend.store.secrets import Cipher, DecryptError
+
+DELETE_ATTEMPTS = 3
+
+
+class SessionStopper(Protocol):
+    """Who ends the sessions of an agent that is about to go."""
+
+    async def stop_all_for_agent(self, agent_id: str) -> None:
+        """Stop every active session of the agent and remove its sandbox."""
+        ...
+
+
+class AgentsService:
+    """Use cases on agents. Takes values whose JSON types are checked, and checks the rules of the domain."""
+
+    def __init__(self, database: Database, cipher: Cipher, sessions: SessionStopper) -> None:
+        self._database = database
+        self._cipher = cipher
+        self._sessions = sessions
+
+    async def create(self, values: Mapping[str, Any]) -> Row:
+        """Store a new agent from the fields of LAP REST 2.1. Raises Invalid, or NotFound for an unknown skill id."""
+        row = {name: values.get(name, default) for name, default in _NEW_AGENT.items()}
+        env: Mapping[str, str] = row["env_vars"]
+        _trim_hosts(row)
+        _refuse([*_problems(row), *_mask_problems(env, stored=())])
+        row |= {"id": str(uuid.uuid4()), "created_at": clock.now(), "env_vars": self._encrypted(env)}
+        async with self._database.begin() as tx:
+            row["prompt"] = await _with_skills(tx, row["prompt"], values.get("skill_ids", ()))
+            return await agents.add(tx, row)
+
+    async def get(self, agent_id: str) -> Row:
+        """The agent's row. Raises NotFound."""
+        async with self._database.read() as tx:
+            row = await agents.get(tx, agent_id)
+        if row is None:
+            raise agent_not_found(agent_id)
+        return row
+
+    async def change(self, agent_id: str, values: Mapping[str, Any]) -> Row:
+        """Replace the given fields (LAP REST 2.5); others stay. Raises Invalid, NotFound.
+
+        An `env_vars` value that is the mask keeps the stored value of its key.
+        """
+        row = {name: value for name, value in values.items() if name in _CHANGEABLE}
+        _trim_hosts(row)
+        _refuse(_problems(row))
+        async with self._database.begin() as tx:
+            stored = await agents.get(tx, agent_id)
+            if stored is None:
+                raise agent_not_found(agent_id)
+            if "env_vars" in row:
+                row["env_vars"] = self._merged(row["env_vars"], stored["env_vars"])
+            changed = {name: value for name, value in row.items() if value != stored[name]}
+            if not changed:
+                return stored
+            return await agents.change(tx, agent_id, changed) or stored
+
+    async def delete(self, agent_id: str) -> None:
+        """Stop the agent's sessions, then remove it. Raises NotFound, or Conflict when sessions keep starting."""
+        for _ in range(DELETE_ATTEMPTS):
+            async with self._database.begin() as tx:
+                # A session may have been opened while others were being stopped: none may be active when the row goes.
+                if not await sessions.active(tx, agent_id):
+                    if not await agents.remove(tx, agent_id):
+                        raise agent_not_found(agent_id)
+                    return
+            await self._sessions.stop_all_for_agent(agent_id)
+        raise Conflict(f"agent '{agent_id}' still has active sessions: stop them, then delete it again")
+
+    def environment(self, row: Row) -> dict[str, str]:
+        """The agent's env vars in the clear, for a sandbox. Raises DecryptError."""
+        return {key: self._cipher.decrypt(stored) for key, stored in row["env_vars"].items()}
+
+    def _encrypted(self, env: Mapping[str, str]) -> dict[str, str]:
+        return {key: self._cipher.encrypt(value) for key, value in env.items()}
+
+    def _merged(self, env: Mapping[str, str], stored: Mapping[str, str]) -> dict[str, str]:
+        _refuse(_mask_problems(env, stored))
+        kept = {key: stored[key] for key, value in env.items() if value == env_vars.MASK}
+        try:
+            clear = {key: self._cipher.decrypt(kept[key]) if key in kept else value for key, value in env.items()}
+        except DecryptError as error:
+            raise Conflict(str(error)) from error
+        _refuse(env_vars.problems(clear))
+        return {key: kept[key] if key in kept else self._cipher.encrypt(value) for key, value in env.items()}
+
+
+_NEW_AGENT: Mapping[str, Any] = {
+    "name": None,
+    "model": None,
+    "prompt": None,
+    "harness_id": rules.DEFAULT_HARNESS,
+    "harness_image": None,
+    "repo_url": None,
+    "branch": rules.DEFAULT_BRANCH,
+    "pfp_url": None,
+    "requirements": None,
+    "mcp_servers": [],
+    "env_vars": {},
+    "allow_out": [],
+    "deny_out": [],
+    "sandbox_files": [],
+}
+_CHANGEABLE = frozenset(_NEW_AGENT) - {"harness_id", "repo_url", "requirements"}
+
+
+def _problems(row: Mapping[str, Any]) -> list[Problem]:
+    """What the rules of the domain say against the fields that `row` has."""
+    found: list[Problem] = []
+    harness_id = row.get("harness_id")
+    if harness_id is not None and harness_id not in rules.HARNESSES:
+        message = f'unknown harness_id "{harness_id}". Valid: {", ".join(rules.HARNESSES)}'
+        found.append(Problem(("harness_id",), message, "unknown"))
+    for name, check in (("repo_url", repositories.url_problem), ("branch", repositories.branch_problem)):
+        if row.get(name) is not None and (reason := check(row[name])):
+            found.append(Problem((name,), f"{name} {reason}"))
+    for name in ("allow_out", "deny_out"):
+        found += [
+            Problem((name, index), reason)
+            for index, entry in enumerate(row.get(name, ()))
+            if (reason := hosts.problem(entry))
+        ]
+    found += env_vars.problems(row.get("env_vars", {}))
+    found += files.problems([files.SandboxFile.from_json(file) for file in row.get("sandbox_files", ())])
+    return found
+
+
+def _mask_problems(env: Mapping[str, str], stored: Collection[str]) -> list[Problem]:
+    return [
+        Problem(("env_vars", key), f"{env_vars.MASK} stands for a stored value, and there is none", "nothing_stored")
+        for key, value in env.items()
+        if value == env_vars.MASK and key not in stored
+    ]
+
+
+def _refuse(problems: list[Problem]) -> None:
+    if problems:
+        raise Invalid(problems)
+
+
+def _trim_hosts(row: dict[str, Any]) -> None:
+    for name in ("allow_out", "deny_out"):
+        if name in row:
+            row[name] = [entry.strip() for entry in row[name]]
+
+
+async def _with_skills(tx: Transaction, prompt: str | None, skill_ids: Sequence[str]) -> str | None:
+    found = await skills.by_ids(tx, skill_ids)
+    if len(found) < len(set(skill_ids)):
+        raise NotFound("one or more skill_ids not found")
+    for skill in found:
+        prompt = rules.attach_skill(prompt, skill["id"], skill["content"])
+    return prompt

@@ -1,0 +1,217 @@
+"""Brings one session from `creating` to `ready`: the state machine of the ten phases (seed 000, LAP REST 4)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.domain import clock, phases, sessions
+from backend.sandboxes.contract import Sandbox, SandboxDriver, SandboxError, SandboxSpec, SandboxState
+from backend.services.harness_client import HarnessClient, HarnessState, HarnessUnreachable
+
+PROBE_INTERVAL = 0.25
+DETAIL_SECONDS = 1.0
+LOG_LINES_IN_REASON = 12
+REASON_LIMIT = 4_000
+"""Longest `failure_reason` in characters."""
+
+
+class BringUpFailed(Exception):
+    """The session cannot become ready; the text is its `failure_reason`."""
+
+
+class Superseded(Exception):
+    """The row is no longer this bring-up's to write: the session was stopped, deleted or started again meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What one bring-up needs to know. It holds secrets and lives in memory only."""
+
+    session_id: str
+    agent_id: str
+    harness_id: str
+    sandbox_name: str
+    token: str = field(repr=False)
+    hand_over: Mapping[str, Any] = field(repr=False)
+    """Body of the harness's POST /session."""
+    adopt: Sandbox | None = None
+    """A running sandbox that an earlier platform process made for this session."""
+
+
+Write = Callable[[Mapping[str, Any], str], Awaitable[bool]]
+"""Writes values to the row and an event of the given type if the row still belongs to this bring-up."""
+
+
+class BringUp:
+    """One attempt to bring up one session."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        driver: SandboxDriver,
+        harness: HarnessClient,
+        write: Write,
+        timeouts: Mapping[str, float],
+        total_seconds: float,
+    ) -> None:
+        self._launch = launch
+        self._driver = driver
+        self._harness = harness
+        self._write = write
+        self._timeouts = timeouts
+        self._total_seconds = total_seconds
+        self._phase = phases.PHASES[0]
+        self._detail: str | None = None
+        self._detail_at = 0.0
+
+    async def run(self) -> Sandbox:
+        """Returns with the row `ready`. Raises BringUpFailed or Superseded; the caller then removes the sandbox."""
+        try:
+            async with asyncio.timeout(self._total_seconds):
+                sandbox = self._launch.adopt or await self._create()
+                await self._while_alive(self._set_up(sandbox))
+        except TimeoutError as error:
+            raise BringUpFailed(
+                f"creating timeout: not ready after {self._total_seconds:.0f} s, last phase {self._phase}"
+            ) from error
+        return sandbox
+
+    async def _create(self) -> Sandbox:
+        launch = self._launch
+        async with self._in_phase("creating_sandbox"):
+            try:
+                sandbox = await self._driver.create(
+                    SandboxSpec(
+                        name=launch.sandbox_name,
+                        session_id=launch.session_id,
+                        agent_id=launch.agent_id,
+                        harness_id=launch.harness_id,
+                        token=launch.token,
+                    )
+                )
+            except SandboxError as error:
+                raise BringUpFailed(str(error)) from error
+        await self._update({"sandbox_url": sandbox.url, "isolation": dict(sandbox.isolation)})
+        return sandbox
+
+    async def _set_up(self, sandbox: Sandbox) -> None:
+        async with self._in_phase("pod_pending"):
+            while await self._driver.state(sandbox.name) is SandboxState.PENDING:
+                await asyncio.sleep(PROBE_INTERVAL)
+        await self._enter("pod_running")
+        if self._launch.hand_over.get("files"):
+            # The files travel in the hand-over and are written before the agent starts; the phase says they are next.
+            await self._enter("injecting_files", f"{len(self._launch.hand_over['files'])} files")
+        async with self._in_phase("waiting_harness"):
+            while not await self._harness.healthy(sandbox.url):
+                await asyncio.sleep(PROBE_INTERVAL)
+        try:
+            async with self._in_phase("harness_ready"):
+                harness_session_id = await self._harness.open_session(
+                    sandbox.url, self._launch.token, dict(self._launch.hand_over)
+                )
+            await self._follow(sandbox)
+        except HarnessUnreachable as error:
+            raise BringUpFailed(f"{error}. {await self._last_words()}") from error
+        now = clock.now()
+        await self._update(
+            {
+                "status": sessions.READY,
+                "phase": "ready",
+                "phase_detail": None,
+                "harness_session_id": harness_session_id,
+                "ready_at": now,
+            },
+            "session.ready",
+        )
+
+    async def _follow(self, sandbox: Sandbox) -> None:
+        """Pass on the phases the harness reports until its set-up is done."""
+        loop = asyncio.get_running_loop()
+        limit = self._limit(self._phase)
+        seen = 0
+        try:
+            async with (
+                asyncio.timeout(limit) as deadline,
+                self._harness.watch(sandbox.url, self._launch.token) as states,
+            ):
+                async for state in states:
+                    for report in state.phases[seen:]:
+                        if report.phase in phases.HARNESS_REPORTED:
+                            await self._enter(report.phase, report.detail)
+                            limit = self._limit(report.phase)
+                            deadline.reschedule(loop.time() + limit)
+                    seen = len(state.phases)
+                    if _done(state):
+                        return
+                    await self._note_detail(state.detail)
+        except TimeoutError as error:
+            raise BringUpFailed(await self._too_long(self._phase, limit)) from error
+        raise BringUpFailed(f"the harness closed the link during set-up. {await self._last_words()}")
+
+    async def _note_detail(self, detail: str | None) -> None:
+        """Pass on what the harness says within a phase, such as git's progress; not more often than it can be read."""
+        now = asyncio.get_running_loop().time()
+        if detail and detail != self._detail and now - self._detail_at >= DETAIL_SECONDS:
+            self._detail, self._detail_at = detail, now
+            await self._update({"phase_detail": detail[: phases.DETAIL_LIMIT]})
+
+    async def _while_alive(self, work: Awaitable[None]) -> None:
+        """Run `work`, but fail at once when the sandbox's process ends."""
+        working = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(self._driver.wait_gone(self._launch.sandbox_name))
+        try:
+            await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+            else:
+                raise BringUpFailed(
+                    f"the sandbox ended during {self._phase}: {gone.result()}. {await self._last_words()}"
+                )
+        finally:
+            working.cancel()
+            gone.cancel()
+            await asyncio.gather(working, gone, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _in_phase(self, phase: str) -> AsyncIterator[None]:
+        await self._enter(phase)
+        limit = self._limit(phase)
+        try:
+            async with asyncio.timeout(limit) as deadline:
+                yield
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise BringUpFailed(await self._too_long(phase, limit)) from error
+
+    async def _enter(self, phase: str, detail: str | None = None) -> None:
+        self._phase = phase
+        self._detail, self._detail_at = detail, asyncio.get_running_loop().time()
+        detail = detail[: phases.DETAIL_LIMIT] if detail else None
+        await self._update({"phase": phase, "phase_detail": detail}, "session.phase")
+
+    async def _update(self, values: Mapping[str, Any], event: str = "session.updated") -> None:
+        if not await self._write(values, event):
+            raise Superseded
+
+    def _limit(self, phase: str) -> float:
+        return self._timeouts.get(phase, phases.DEFAULT_TIMEOUTS.get(phase, self._total_seconds))
+
+    async def _too_long(self, phase: str, limit: float) -> str:
+        return (
+            f"{phase} took longer than {limit:g} s (LAP_PHASE_TIMEOUT_SECONDS_{phase.upper()} sets the limit). "
+            f"{await self._last_words()}"
+        )
+
+    async def _last_words(self) -> str:
+        log = await self._driver.logs(self._launch.sandbox_name, LOG_LINES_IN_REASON)
+        return f"Last lines of its log:\n{log.strip()}" if log.strip() else "Its log is empty."
+
+
+def _done(state: HarnessState) -> bool:
+    if state.setup == "failed":
+        raise BringUpFailed(state.failure or "the harness could not set up the session and did not say why")
+    return state.setup == "done"

@@ -1,0 +1,144 @@
+"""Talks to the harness program of one sandbox (wire contract: backend/harness/server.py)."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+PROBE_TIMEOUT = 3.0
+HAND_OVER_TIMEOUT = 60.0
+WATCH_SILENCE = 30.0
+"""Seconds without a byte on /watch, which sends a keepalive every 10 s, before the link counts as broken."""
+MAX_STATE_BYTES = 256 * 1024
+
+
+class HarnessUnreachable(Exception):
+    """The harness did not answer, or not as its contract says; the text names what happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseReport:
+    """A phase the harness has entered, with its detail."""
+
+    phase: str
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HarnessState:
+    """One frame of /watch. `setup` is waiting, running, done or failed; `failure` says why it failed."""
+
+    setup: str = "waiting"
+    phases: tuple[PhaseReport, ...] = ()
+    detail: str | None = None
+    failure: str | None = None
+    viewers: int = 0
+    agent: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, data: Any) -> "HarnessState":
+        if not isinstance(data, dict):
+            raise HarnessUnreachable("the harness sent a state that is no object")
+        phases = tuple(
+            PhaseReport(str(entry["phase"]), entry.get("detail"))
+            for entry in data.get("phases") or ()
+            if isinstance(entry, dict) and "phase" in entry
+        )
+        viewers = data.get("viewers")
+        return cls(
+            setup=str(data.get("setup", "waiting")),
+            phases=phases,
+            detail=data.get("phase_detail"),
+            failure=data.get("failure"),
+            viewers=viewers if isinstance(viewers, int) else 0,
+            agent=data.get("agent") or {},
+        )
+
+
+class HarnessClient:
+    """Calls to harnesses over one shared connection pool."""
+
+    def __init__(self) -> None:
+        # Harnesses are on loopback or in the cluster: the operator's proxy settings are not for them.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        self._http = httpx.AsyncClient(trust_env=False, limits=limits)
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def healthy(self, url: str) -> bool:
+        """Whether the harness answers. Any status below 500 counts (LAP REST 4.3)."""
+        try:
+            response = await self._http.get(f"{url}/healthz", timeout=PROBE_TIMEOUT)
+        except httpx.HTTPError:
+            return False
+        return response.status_code < 500
+
+    async def open_session(self, url: str, token: str, body: dict[str, Any]) -> str:
+        """Hand over what the session needs, which starts the set-up. Returns the harness's own session id."""
+        try:
+            response = await self._http.post(
+                f"{url}/session", json=body, headers=_bearer(token), timeout=HAND_OVER_TIMEOUT
+            )
+        except httpx.HTTPError as error:
+            raise HarnessUnreachable(f"the harness did not take the session: {_cause(error)}") from error
+        if response.status_code != 200:
+            raise HarnessUnreachable(f"the harness refused the session with {response.status_code}: {_text(response)}")
+        try:
+            return str(response.json()["id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise HarnessUnreachable("the harness answered without a session id") from error
+
+    async def abort(self, url: str, token: str, harness_session_id: str, timeout: float = 5.0) -> None:
+        """Ask the agent to stop what it does. Best effort."""
+        try:
+            await self._http.post(
+                f"{url}/session/{harness_session_id}/abort", json={}, headers=_bearer(token), timeout=timeout
+            )
+        except httpx.HTTPError:
+            return
+
+    @asynccontextmanager
+    async def watch(self, url: str, token: str) -> AsyncIterator[AsyncIterator[HarnessState]]:
+        """The harness's states, the present one first; ends or raises HarnessUnreachable when the link breaks."""
+        timeout = httpx.Timeout(PROBE_TIMEOUT, read=WATCH_SILENCE)
+        try:
+            async with self._http.stream("GET", f"{url}/watch", headers=_bearer(token), timeout=timeout) as response:
+                if response.status_code != 200:
+                    raise HarnessUnreachable(f"the harness refused to be watched with {response.status_code}")
+                yield _states(response)
+        except httpx.HTTPError as error:
+            raise HarnessUnreachable(f"the link to the harness broke: {_cause(error)}") from error
+
+
+async def _states(response: httpx.Response) -> AsyncIterator[HarnessState]:
+    buffer = b""
+    async for chunk in response.aiter_raw():
+        *lines, buffer = (buffer + chunk).split(b"\n")
+        if len(buffer) > MAX_STATE_BYTES:
+            raise HarnessUnreachable(f"the harness sent a state longer than {MAX_STATE_BYTES} bytes")
+        for line in lines:
+            if line.startswith(b"data:"):
+                try:
+                    state = json.loads(line[5:])
+                except ValueError as error:
+                    raise HarnessUnreachable("the harness sent a state that is no JSON") from error
+                yield HarnessState.from_json(state)
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _cause(error: httpx.HTTPError) -> str:
+    return str(error) or type(error).__name__
+
+
+def _text(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["error"])[:500]
+    except (ValueError, KeyError, TypeError):
+        return response.text[:500]

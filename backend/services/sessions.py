@@ -1,0 +1,366 @@
+"""Sessions: create, stop, delete, restart, attach, and what is taken over from an earlier platform process."""
+
+import asyncio
+import hmac
+import logging
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import SecretStr
+
+from backend.domain import clock, phases, sessions, skills
+from backend.domain.agents import attached_skill_ids, supports_tui
+from backend.sandboxes.contract import Sandbox, SandboxDriver, SandboxState
+from backend.services.bringup import Launch
+from backend.services.errors import Conflict, Unavailable, agent_not_found, session_not_found
+from backend.services.harness_client import HarnessClient
+from backend.services.runner import Runner
+from backend.settings import Settings
+from backend.store import agents as agent_store
+from backend.store import sessions as session_store
+from backend.store import skills as skill_store
+from backend.store.database import Database, Row, Transaction
+from backend.store.secrets import Cipher, DecryptError
+
+logger = logging.getLogger(__name__)
+
+TOUCH_SECONDS: Final = 15.0
+"""Terminal traffic is noted in `last_seen_at` at most once in this time."""
+
+LOST_WITH_RESTART: Final = (
+    "the platform was restarted before the sandbox had got this session's own env_vars, which are never stored: "
+    "create the session again"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """Where a session's terminal is. Call `touch` for traffic on it."""
+
+    url: str
+    token: str = field(repr=False)
+    touch: Callable[[], None]
+
+
+class TerminalRefused(Exception):
+    """The terminal cannot be had; `status` is the HTTP status that says why (LAP REST 3.4)."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"terminal refused with {status}")
+        self.status = status
+
+
+class SessionsService:
+    """What users can do with sessions."""
+
+    def __init__(
+        self, database: Database, cipher: Cipher, driver: SandboxDriver, harness: HarnessClient, settings: Settings
+    ) -> None:
+        self._database = database
+        self._cipher = cipher
+        self._driver = driver
+        self._harness = harness
+        self._settings = settings
+        self._runner = Runner(database, driver, harness, settings.phase_timeouts, settings.creating_timeout_seconds)
+        self._touched: dict[str, float] = {}
+        self._notes: set[asyncio.Task[None]] = set()
+
+    async def create(
+        self, agent_id: str, *, title: str | None = None, env_vars: Mapping[str, str] | None = None
+    ) -> Row:
+        """Store a session in `creating` and start its bring-up. `env_vars` are checked already and never stored."""
+        session_id = str(uuid.uuid4())
+        token = secrets.token_urlsafe(32)
+        now = clock.now()
+        async with self._database.begin() as tx:
+            agent = await agent_store.get(tx, agent_id)
+            if agent is None:
+                raise agent_not_found(agent_id)
+            hand_over = await self._hand_over(tx, agent, session_id, title, env_vars or {})
+            row = await session_store.add(
+                tx,
+                {
+                    "id": session_id,
+                    "agent_id": agent_id,
+                    "status": sessions.CREATING,
+                    "phase": phases.PHASES[0],
+                    "task_arn": _sandbox_name(session_id),
+                    "tty_token": self._cipher.encrypt(token),
+                    "title": title,
+                    "has_own_env": bool(env_vars),
+                    "idle_timeout_ms": self._settings.idle_timeout_ms,
+                    "created_at": now,
+                    "creating_since": now,
+                },
+            )
+        self._runner.bring_up(_launch(row, token, hand_over), now)
+        return row
+
+    async def get(self, session_id: str) -> Row:
+        """The session's row. Raises NotFound."""
+        async with self._database.read() as tx:
+            row = await session_store.get(tx, session_id)
+        if row is None:
+            raise session_not_found(session_id)
+        return row
+
+    def tty_token(self, row: Row) -> str | None:
+        """The bearer of the session's terminal; None for a harness without one, or when it cannot be read."""
+        if row["tty_token"] is None or not supports_tui(row["harness_id"]):
+            return None
+        try:
+            return self._cipher.decrypt(row["tty_token"])
+        except DecryptError as error:
+            logger.error("session %s: %s", row["id"], error)
+            return None
+
+    async def stop(self, session_id: str) -> Row:
+        """Let the agent finish what it can, then end the session. Idempotent."""
+        row = await self.get(session_id)
+        if row["status"] == sessions.READY and row["harness_session_id"]:
+            token = self._cipher.decrypt(row["tty_token"])
+            await self._harness.abort(row["sandbox_url"], token, row["harness_session_id"])
+        return await self._end(row, "stopped")
+
+    async def delete(self, session_id: str) -> tuple[Row, bool]:
+        """End the session at once; the row stays, `dead`. Also says whether it was dead before."""
+        before = await self.get(session_id)
+        return await self._end(before, "deleted"), before["status"] == sessions.DEAD
+
+    async def restart(self, session_id: str) -> Row:
+        """A new sandbox for a session that has settled; returns once it is ready.
+
+        Raises Conflict while it is being created, Unavailable with the failure reason when it does not come up.
+        Its own env_vars are gone: they were never stored.
+        """
+        row = await self.get(session_id)
+        if row["status"] == sessions.CREATING:
+            raise Conflict(f"session {session_id} is creating; wait for it to settle before restarting")
+        token = secrets.token_urlsafe(32)
+        now = clock.now()
+        async with self._database.begin() as tx:
+            agent = await agent_store.get(tx, row["agent_id"])
+            if agent is None:
+                raise agent_not_found(row["agent_id"])
+            hand_over = await self._hand_over(tx, agent, session_id, row["title"], {})
+            started = await session_store.transition(
+                tx,
+                session_id,
+                expected={"status": (sessions.READY, *sessions.ENDED), "creating_since": row["creating_since"]},
+                values={
+                    "status": sessions.CREATING,
+                    "phase": phases.PHASES[0],
+                    "phase_detail": None,
+                    "sandbox_url": None,
+                    "harness_session_id": None,
+                    "failure_reason": None,
+                    "log_tail": None,
+                    "tty_token": self._cipher.encrypt(token),
+                    "has_own_env": False,
+                    "creating_since": now,
+                    "ready_at": None,
+                    "stopped_at": None,
+                    "viewers": 0,
+                },
+                event_type="session.restarted",
+            )
+        if started is None:
+            raise Conflict(f"session {session_id} was changed by someone else just now; look at it and try again")
+        await self._runner.stop(session_id)
+        await self._runner.discard(row["task_arn"])
+        await self._runner.bring_up(_launch(started, token, hand_over), now)
+        settled = await self.get(session_id)
+        if settled["status"] != sessions.READY:
+            raise Unavailable(f"session restart failed: {settled['failure_reason'] or settled['status']}")
+        return settled
+
+    async def report_phase(self, session_id: str, phase: str, detail: str | None) -> bool:
+        """Note a phase that a harness reports by itself (LAP REST 3.10); False when the session is not creating."""
+        async with self._database.begin() as tx:
+            row = await session_store.transition(
+                tx,
+                session_id,
+                expected={"status": sessions.CREATING},
+                values={"phase": phase, "phase_detail": detail},
+                event_type="session.phase",
+            )
+        return row is not None
+
+    async def sandbox_log(self, session_id: str, tail_lines: int, since_seconds: int) -> str:
+        """The end of the sandbox's log; of an ended session, what was kept of it."""
+        row = await self.get(session_id)
+        if row["status"] in sessions.ENDED:
+            async with self._database.read() as tx:
+                return await session_store.kept_log(tx, session_id) or ""
+        return await self._driver.logs(row["task_arn"], tail_lines, since_seconds)
+
+    async def terminal(self, session_id: str, token: str | None) -> Terminal:
+        """The way to the session's terminal for who has its token. Raises TerminalRefused 401, 404 or 503."""
+        async with self._database.read() as tx:
+            row = await session_store.get(tx, session_id)
+        expected = self.tty_token(row) if row is not None else None
+        # One answer for "no such session" and "wrong token": the terminal tells strangers nothing.
+        if (
+            row is None
+            or not token
+            or not hmac.compare_digest((expected or secrets.token_hex()).encode(), token.encode())
+        ):
+            raise TerminalRefused(401)
+        if row["status"] != sessions.READY:
+            raise TerminalRefused(503)
+        url = row["sandbox_url"].replace("http", "ws", 1) + "/tty"
+        return Terminal(url, token, lambda: self._touch(session_id))
+
+    async def stop_all_for_agent(self, agent_id: str) -> None:
+        """End every live session of an agent."""
+        async with self._database.read() as tx:
+            rows = await session_store.active(tx, agent_id)
+        await asyncio.gather(*(self._end(row, "agent deleted") for row in rows))
+
+    async def resume(self) -> None:
+        """Take over what an earlier platform process left: live sessions, half-made ones, orphaned sandboxes."""
+        async with self._database.read() as tx:
+            rows = await session_store.active(tx)
+        wanted = {row["task_arn"] for row in rows}
+        for name in await self._driver.list():
+            if name not in wanted:
+                logger.info("removing sandbox %s, which no session needs", name)
+                await self._runner.discard(name)
+        for row in rows:
+            try:
+                await self._resume(row)
+            except Exception:  # one bad row must not keep the others from coming back
+                logger.exception("session %s could not be taken over", row["id"])
+
+    async def aclose(self) -> None:
+        """End all tasks; sandboxes live on."""
+        await self._runner.aclose()
+        if self._notes:
+            await asyncio.gather(*self._notes, return_exceptions=True)
+
+    async def _resume(self, row: Row) -> None:
+        token = self._cipher.decrypt(row["tty_token"])
+        if row["status"] == sessions.READY:
+            self._runner.watch(row["id"], row["task_arn"], row["sandbox_url"], token, row["viewers"])
+            return
+        running = await self._driver.state(row["task_arn"]) is SandboxState.RUNNING
+        adopt = None
+        if running and row["sandbox_url"]:
+            adopt = Sandbox(row["task_arn"], row["sandbox_url"], row["isolation"] or {})
+        else:
+            await self._runner.discard(row["task_arn"])
+        handed_over = phases.step(row["phase"] or phases.PHASES[0]) > phases.step("harness_ready")
+        if row["has_own_env"] and not (adopt and handed_over):
+            await self._end(row, LOST_WITH_RESTART, sessions.FAILED)
+            return
+        async with self._database.begin() as tx:
+            agent = await agent_store.get(tx, row["agent_id"])
+            if agent is None:  # deleted since; its sessions went with it
+                return
+            hand_over = await self._hand_over(tx, agent, row["id"], row["title"], {})
+        self._runner.bring_up(_launch(row, token, hand_over, adopt), row["creating_since"])
+
+    async def _end(self, row: Row, reason: str, status: str = sessions.DEAD) -> Row:
+        """Bring a session to its end: first the row, so that nothing brings it back, then task and sandbox."""
+        session_id = row["id"]
+        values = {"status": status, "stopped_at": clock.now(), "viewers": 0}
+        if row["status"] in sessions.ACTIVE:
+            values["failure_reason"] = reason
+            values["log_tail"] = await self._runner.last_log(row["task_arn"])
+        async with self._database.begin() as tx:
+            ended = await session_store.transition(
+                tx,
+                session_id,
+                expected={"status": (*sessions.ACTIVE, sessions.FAILED)},
+                values=values,
+                event_type=f"session.{status}",
+            )
+        if ended is None:
+            return await self.get(session_id)
+        self._touched.pop(session_id, None)
+        await self._runner.stop(session_id)
+        await self._runner.discard(row["task_arn"])
+        return ended
+
+    async def _hand_over(
+        self, tx: Transaction, agent: Row, session_id: str, title: str | None, own_env: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """What the harness is told: the agent's configuration with all secrets, own values winning (seed 003)."""
+        settings = self._settings
+        stored = {key: self._cipher.decrypt(value) for key, value in agent["env_vars"].items()}
+        repo_url = agent["repo_url"] or settings.preinstalled_github_repo
+        platform = {
+            "SESSION_ID": session_id,
+            "AGENT_ID": agent["id"],
+            "REPO_URL": repo_url or "",
+            "BRANCH": agent["branch"],
+            "AGENT_PROMPT": agent["prompt"] or "",
+            "LITELLM_API_BASE": settings.litellm_api_base,
+            "LITELLM_DEFAULT_MODEL": agent["model"],
+            "LAP_BASE_URL": settings.lap_base_url,
+        }
+        return {
+            "title": title,
+            "harness_id": agent["harness_id"],
+            "command": settings.harness_commands.get(agent["harness_id"]),
+            "model": agent["model"],
+            "prompt": agent["prompt"],
+            "repo_url": repo_url,
+            "branch": agent["branch"],
+            "git_token": _secret(settings.git_token),
+            "requirements": agent["requirements"],
+            "env": {**settings.container_env, **stored, **own_env, **{k: v for k, v in platform.items() if v}},
+            "files": agent["sandbox_files"],
+            "skills": await _skill_files(tx, agent["prompt"]),
+            "llm": {"base": settings.litellm_api_base, "key": _secret(settings.litellm_api_key)},
+        }
+
+    def _touch(self, session_id: str) -> None:
+        now = time.monotonic()
+        if now - self._touched.get(session_id, -TOUCH_SECONDS) >= TOUCH_SECONDS:
+            self._touched[session_id] = now
+            note = asyncio.create_task(self._note_activity(session_id))
+            self._notes.add(note)
+            note.add_done_callback(self._notes.discard)
+
+    async def _note_activity(self, session_id: str) -> None:
+        async with self._database.begin() as tx:
+            await session_store.transition(
+                tx,
+                session_id,
+                expected={"status": sessions.READY},
+                values={"last_seen_at": clock.now()},
+                event_type="session.updated",
+            )
+
+
+async def _skill_files(tx: Transaction, prompt: str | None) -> list[dict[str, str]]:
+    files: dict[str, str] = {}
+    for skill in await skill_store.by_ids(tx, attached_skill_ids(prompt)):
+        text = skills.document(skill["id"], skill["name"], skill["description"], skill["content"])
+        files[skills.slug(skill["name"], files)] = text
+    return [{"slug": slug, "content": content} for slug, content in files.items()]
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return None if value is None else value.get_secret_value()
+
+
+def _sandbox_name(session_id: str) -> str:
+    return f"s-{session_id.replace('-', '')}"
+
+
+def _launch(row: Row, token: str, hand_over: Mapping[str, Any], adopt: Sandbox | None = None) -> Launch:
+    return Launch(
+        session_id=row["id"],
+        agent_id=row["agent_id"],
+        harness_id=row["harness_id"],
+        sandbox_name=row["task_arn"],
+        token=token,
+        hand_over=hand_over,
+        adopt=adopt,
+    )

@@ -1,0 +1,268 @@
+"""Settings of the platform: environment variables (LAP REST 8), and the two keys kept in files when not given there."""
+
+import base64
+import binascii
+import os
+import re
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+from urllib.parse import urlsplit
+
+import platformdirs
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from backend.domain import env_vars, phases, repositories
+from backend.domain.agents import HARNESSES
+from backend.domain.sessions import IDLE_TIMEOUT_MS
+
+MIN_MASTER_KEY: Final = 8
+ENCRYPTION_KEY_BYTES: Final = 32
+
+_CONTAINER_ENV: Final = "CONTAINER_ENV_"
+_PHASE_TIMEOUT: Final = "LAP_PHASE_TIMEOUT_SECONDS_"
+_HARNESS_COMMAND: Final = "LAP_HARNESS_COMMAND_"
+
+
+class SettingsError(Exception):
+    """The settings, or the key files, cannot be used. The text lists every problem and repeats no secret."""
+
+
+def _http_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an http or https URL")
+    return url.rstrip("/")
+
+
+def _repository(url: str) -> str:
+    if reason := repositories.url_problem(url):
+        raise ValueError(reason)
+    return url
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+
+
+class Settings(BaseSettings):
+    """All settings; each can be given by its field name or through the environment variable named as its alias."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+        validate_default=False,
+    )
+
+    host: str = Field("127.0.0.1", validation_alias="BIND_HOST")
+    port: int = Field(3000, ge=0, le=65535, validation_alias="PORT")
+    data_dir: Path = Field(
+        default_factory=lambda: platformdirs.user_data_path("lapconsole"), validation_alias="LAP_DATA_DIR"
+    )
+    database_url: str | None = Field(None, validation_alias="DATABASE_URL")
+    lap_base_url: HttpUrl | None = Field(None, validation_alias="LAP_BASE_URL")
+    """Address under which clients reach the platform, when it is not the one they ask at."""
+
+    master_key: SecretStr | None = Field(None, validation_alias="MASTER_KEY")
+    encryption_key: SecretStr | None = Field(None, validation_alias="ENCRYPTION_KEY")
+    """Base64 of 32 bytes."""
+
+    litellm_api_base: HttpUrl | None = Field(None, validation_alias="LITELLM_API_BASE")
+    litellm_api_key: SecretStr | None = Field(None, validation_alias="LITELLM_API_KEY")
+    git_token: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("GIT_TOKEN", f"{_CONTAINER_ENV}GIT_TOKEN", "git_token")
+    )
+    preinstalled_github_repo: Annotated[str, AfterValidator(_repository)] | None = Field(
+        None, validation_alias="PREINSTALLED_GITHUB_REPO"
+    )
+    """Repository for agents that have none."""
+
+    container_env: dict[str, str] = Field(default_factory=dict, repr=False, validation_alias=f"{_CONTAINER_ENV}*")
+    """Environment for every sandbox, from CONTAINER_ENV_<NAME>."""
+    harness_commands: dict[str, str] = Field(default_factory=dict, validation_alias=f"{_HARNESS_COMMAND}*")
+    """Command line that starts a harness's program, by harness id, from LAP_HARNESS_COMMAND_<ID>."""
+    phase_timeouts: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, validation_alias=f"{_PHASE_TIMEOUT}*"
+    )
+    """Seconds by phase where they differ from the defaults, from LAP_PHASE_TIMEOUT_SECONDS_<PHASE>."""
+    creating_timeout_seconds: float = Field(600, gt=0, validation_alias="LAP_CREATING_TIMEOUT_SECONDS")
+    idle_timeout_ms: int = Field(IDLE_TIMEOUT_MS, gt=0, validation_alias="IDLE_TIMEOUT_MS")
+
+    sandbox_memory_mb: int | None = Field(None, ge=16, validation_alias="LAP_SANDBOX_MEMORY_MB")
+    sandbox_cpus: float | None = Field(None, ge=0.01, validation_alias="LAP_SANDBOX_CPUS")
+    sandbox_pids: int | None = Field(None, ge=16, validation_alias="LAP_SANDBOX_PIDS")
+
+    @classmethod
+    def load(cls, **given: Any) -> Self:
+        """From the environment; what is `given` by field name and is not None wins. Raises SettingsError."""
+        try:
+            return cls(**_by_prefix(os.environ), **{name: value for name, value in given.items() if value is not None})
+        except ValidationError as error:
+            lines = [
+                f"  - {'.'.join(map(str, issue['loc']))}: {issue['msg'].removeprefix('Value error, ')}"
+                for issue in error.errors(include_url=False, include_context=False, include_input=False)
+            ]
+            raise SettingsError("\n".join(["Invalid settings:", *lines])) from None
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file."""
+        if self.database_url is None:
+            return self.data_dir / "platform.db"
+        return Path(re.sub(r"^sqlite(\+aiosqlite)?:///", "", self.database_url))
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: str) -> str:
+        if not re.match(r"sqlite(\+aiosqlite)?:///.", url):
+            raise ValueError("must be sqlite:///path (leave it out for a file in the data directory)")
+        return url
+
+    @field_validator("master_key")
+    @classmethod
+    def _usable_master_key(cls, key: SecretStr) -> SecretStr:
+        _check_master_key(key.get_secret_value())
+        return key
+
+    @field_validator("encryption_key")
+    @classmethod
+    def _usable_encryption_key(cls, key: SecretStr) -> SecretStr:
+        _decode_encryption_key(key.get_secret_value())
+        return key
+
+    @field_validator("container_env")
+    @classmethod
+    def _usable_names(cls, env: dict[str, str]) -> dict[str, str]:
+        names = [str(problem.path[-1]) for problem in env_vars.problems(env) if problem.code.startswith("invalid_")]
+        if names:
+            raise ValueError(f"cannot be an environment variable: {', '.join(names)}")
+        return env
+
+    @field_validator("harness_commands", "phase_timeouts", mode="before")
+    @classmethod
+    def _known_ids(cls, family: dict[str, object], info: ValidationInfo) -> dict[str, object]:
+        known: Collection[str] = HARNESSES if info.field_name == "harness_commands" else phases.DEFAULT_TIMEOUTS
+        unknown = [name for name in family if name not in known]
+        if unknown:
+            raise ValueError(f"no such setting for {', '.join(unknown)}; known: {', '.join(known)}")
+        return family
+
+    def with_keys(self) -> Self:
+        """The same settings with both keys: those not given are read from `master.key` and `encryption.key` in the
+        data directory, which must exist, or made there once. Raises SettingsError, OSError.
+        """
+        keys: dict[str, SecretStr] = {}
+        if self.master_key is None:
+            path = self.data_dir / "master.key"
+            keys["master_key"] = SecretStr(_key_file(path, lambda: secrets.token_urlsafe(32), _check_master_key))
+        if self.encryption_key is None:
+            path = self.data_dir / "encryption.key"
+            if self.database_path.exists() and not path.exists():
+                raise SettingsError(
+                    f"{self.database_path} was written with an encryption key that is not here: set ENCRYPTION_KEY, "
+                    f"put the key back into {path}, or choose another --data-dir"
+                )
+            keys["encryption_key"] = SecretStr(_key_file(path, _new_encryption_key, _decode_encryption_key))
+        return self.model_copy(update=keys)
+
+    def harness_command(self, harness_id: str) -> str | None:
+        """The command line set for a harness, None for its usual program."""
+        return self.harness_commands.get(harness_id)
+
+    @property
+    def git_token_value(self) -> str | None:
+        """The token for cloning, in the clear."""
+        return self.git_token.get_secret_value() if self.git_token else None
+
+    @property
+    def litellm_api_key_value(self) -> str | None:
+        """The gateway's key, in the clear."""
+        return self.litellm_api_key.get_secret_value() if self.litellm_api_key else None
+
+    @property
+    def master_key_value(self) -> str:
+        """The master key; only after `with_keys`."""
+        assert self.master_key is not None
+        return self.master_key.get_secret_value()
+
+    @property
+    def encryption_key_value(self) -> bytes:
+        """The encryption key; only after `with_keys`."""
+        assert self.encryption_key is not None
+        return _decode_encryption_key(self.encryption_key.get_secret_value())
+
+
+def _by_prefix(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that are families of variables, collected from their prefixes."""
+
+    def family(prefix: str) -> dict[str, str]:
+        return {
+            name.removeprefix(prefix): value
+            for name, value in environment.items()
+            if name.startswith(prefix) and name != prefix and value
+        }
+
+    container_env = family(_CONTAINER_ENV)
+    container_env.pop("GIT_TOKEN", None)  # only for cloning, see `git_token`
+    by_variable = {_variable(harness_id): harness_id for harness_id in HARNESSES}
+    return {
+        f"{_CONTAINER_ENV}*": container_env,
+        f"{_HARNESS_COMMAND}*": {
+            by_variable.get(name, name): command for name, command in family(_HARNESS_COMMAND).items()
+        },
+        f"{_PHASE_TIMEOUT}*": {name.lower(): seconds for name, seconds in family(_PHASE_TIMEOUT).items()},
+    }
+
+
+def _variable(name: str) -> str:
+    return name.upper().replace("-", "_")
+
+
+def _check_master_key(key: str) -> None:
+    if len(key) < MIN_MASTER_KEY:
+        raise ValueError(f"must have at least {MIN_MASTER_KEY} characters")
+    if not all("!" <= character <= "~" for character in key):
+        raise ValueError("must be printable ASCII without spaces: it travels in an HTTP header")
+
+
+def _decode_encryption_key(key: str) -> bytes:
+    try:
+        decoded = base64.b64decode(key, validate=True)
+    except (binascii.Error, ValueError):
+        decoded = b""
+    if len(decoded) != ENCRYPTION_KEY_BYTES:
+        raise ValueError(f"must be base64 of {ENCRYPTION_KEY_BYTES} bytes, as `openssl rand -base64 32` prints")
+    return decoded
+
+
+def _new_encryption_key() -> str:
+    return base64.b64encode(secrets.token_bytes(ENCRYPTION_KEY_BYTES)).decode()
+
+
+def _key_file(path: Path, make: Callable[[], str], check: Callable[[str], object]) -> str:
+    """The key in the file at `path`, made when there is none; checked either way."""
+    if not path.exists():
+        # Whole or not at all: a key cut short by a crash would be a different key.
+        fresh = path.with_suffix(".new")
+        fresh.unlink(missing_ok=True)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(make() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+    try:
+        key = path.read_text("ascii").strip()
+        check(key)
+    except ValueError as error:
+        reason = "is not text" if isinstance(error, UnicodeError) else str(error)
+        raise SettingsError(f"{path}: {reason}") from None
+    return key

@@ -1,0 +1,113 @@
+"""The tables (LAP REST 9, as far as the platform needs them so far).
+
+Times are texts in the form of `backend.domain.clock`: they sort as moments and compare exactly, which the guarded
+updates of sessions rely on.
+"""
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    false,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+agent = Table(
+    "agent",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text),
+    Column("model", Text, nullable=False),
+    Column("prompt", Text),
+    Column("harness_id", Text, nullable=False),
+    Column("harness_image", Text),
+    Column("repo_url", Text),
+    Column("branch", Text, nullable=False),
+    Column("pfp_url", Text),
+    Column("requirements", Text),
+    Column("mcp_servers", JSON, nullable=False),
+    Column("env_vars", JSON, nullable=False),  # {key: encrypted value}
+    Column("allow_out", JSON, nullable=False),
+    Column("deny_out", JSON, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("search_text", Text, nullable=False),  # name, id and harness, case-folded: SQLite folds only ASCII itself
+    Column("sandbox_files", JSON, nullable=False),  # without their contents, megabytes which most queries leave out
+    Column("sandbox_contents", JSON, nullable=False),  # in the same order
+    Index(None, "created_at", "id"),
+)
+
+session = Table(
+    "session",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("agent_id", Text, ForeignKey("agent.id", ondelete="CASCADE"), nullable=False),
+    Column("status", Text, nullable=False),
+    Column("phase", Text),
+    Column("phase_detail", Text),
+    Column("task_arn", Text),  # the sandbox's name
+    Column("sandbox_url", Text),
+    Column("harness_session_id", Text),
+    Column("tty_token", Text),  # encrypted
+    Column("failure_reason", Text),
+    Column("log_tail", Text),  # the end of the sandbox's log, kept when the sandbox goes
+    Column("title", Text),
+    Column("title_preview", Text),
+    Column("has_own_env", Boolean, nullable=False, server_default=false()),  # env_vars of its own, which are not stored
+    Column("viewers", Integer, nullable=False, server_default=text("0")),
+    Column("idle_timeout_ms", Integer, nullable=False, server_default=text("86400000")),
+    Column("isolation", JSON(none_as_null=True)),
+    Column("response", JSON(none_as_null=True)),
+    Column("created_at", Text, nullable=False),
+    Column("creating_since", Text, nullable=False),
+    Column("ready_at", Text),
+    Column("last_seen_at", Text),
+    Column("stopped_at", Text),
+    CheckConstraint("status IN ('creating', 'ready', 'failed', 'dead')", name="status"),
+    Index(None, "agent_id", "created_at"),
+    Index(None, "agent_id", "status"),
+    Index(None, "created_at", "id"),
+    Index(None, "status", "creating_since"),
+    Index(None, "task_arn"),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("at", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("agent_id", Text),  # no foreign keys: the log outlives what it tells of
+    Column("session_id", Text),
+    Column("data", Text, nullable=False),  # a JSON object, kept as the text that goes over the wire
+    Index(None, "session_id", "seq"),
+    Index(None, "agent_id", "seq"),
+    sqlite_autoincrement=True,  # a sequence number is never given twice, also after the log was pruned
+)
+
+skill = Table(
+    "skill",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("description", Text),
+    Column("content", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Index(None, "created_at", "id"),
+)

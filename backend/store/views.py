@@ -1,0 +1,78 @@
+"""Stored rows as the JSON the outside sees: ApiAgent, ApiSession, ApiSkill (seeds 001 and 003, LAP REST 2.2, 3.2).
+
+Built from rows alone and without secrets, so the event log and the API share them. What depends on the caller
+(`tty_url`, `tty_token`) is added by the API.
+"""
+
+from typing import Any
+
+from backend.domain import sessions
+from backend.domain.agents import attached_skill_ids, supports_tui
+from backend.domain.env_vars import masked
+from backend.store.database import Row
+
+
+def agent(row: Row) -> dict[str, Any]:
+    """ApiAgent; `env_vars` shows keys only, `sandbox_files` all that the row has."""
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "model": row["model"],
+        "prompt": row["prompt"],
+        "harness_id": row["harness_id"],
+        "harness_image": row["harness_image"],
+        "supports_tui": supports_tui(row["harness_id"]),
+        "repo_url": row["repo_url"],
+        "branch": row["branch"],
+        "pfp_url": row["pfp_url"],
+        "requirements": row["requirements"],
+        "mcp_servers": row["mcp_servers"],
+        "env_vars": masked(row["env_vars"]),
+        "attached_skill_ids": attached_skill_ids(row["prompt"]),
+        "allow_out": row["allow_out"],
+        "deny_out": row["deny_out"],
+        "sandbox_files": row["sandbox_files"],
+        "created_at": row["created_at"],
+    }
+
+
+def agent_without_contents(row: Row) -> dict[str, Any]:
+    """ApiAgent whose `sandbox_files` lack `content`: up to 10 MB have no place in the event log."""
+    files = [{name: value for name, value in file.items() if name != "content"} for file in row["sandbox_files"]]
+    return {**agent(row), "sandbox_files": files}
+
+
+def session(row: Row) -> dict[str, Any]:
+    """ApiSession without `tty_url` and `tty_token`. `row` has the agent's `agent_name` and `harness_id`."""
+    return {
+        "id": row["id"],
+        "agent_id": row["agent_id"],
+        "agent_name": row["agent_name"],
+        "harness_id": row["harness_id"],
+        "status": row["status"],
+        "phase": row["phase"],
+        "phase_detail": row["phase_detail"],
+        "sandbox_url": row["sandbox_url"] if row["status"] == sessions.READY else None,
+        "response": row["response"],
+        "created_at": row["created_at"],
+        "creating_since": row["creating_since"],
+        "ready_at": row["ready_at"],
+        "stopped_at": row["stopped_at"],
+        "last_seen_at": row["last_seen_at"],
+        "idle_timeout_ms": row["idle_timeout_ms"],
+        "failure_reason": row["failure_reason"],
+        "harness_session_id": row["harness_session_id"],
+        "supports_tui": supports_tui(row["harness_id"]),
+        "task_arn": row["task_arn"],
+        "title": row["title"],
+        "title_preview": row["title_preview"],
+        "origin": None,
+        "sandboxes": None,
+        "isolation": row["isolation"],
+        "viewers": row["viewers"],
+    }
+
+
+def skill(row: Row) -> dict[str, Any]:
+    """ApiSkill (LAP REST 7.2)."""
+    return {key: row[key] for key in ("id", "name", "description", "content", "created_at")}

@@ -1,0 +1,237 @@
+"""The console: screens over one live model, a line of truth on top, and a link that mends itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+# A slow link: no animation and fewer frames. The toolkit reads these once, when it is imported.
+if os.environ.get("SSH_CONNECTION"):
+    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    os.environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
+    os.environ.setdefault("TEXTUAL_FPS", "15")
+
+from textual.app import App, SystemCommand
+from textual.binding import BindingType
+from textual.screen import Screen
+
+from lapconsole import keys, themes
+from lapconsole.live.model import Changes, LiveModel
+from lapconsole.screens.base import ConsoleScreen
+from lapconsole.screens.problems import Problem
+from lapconsole.screens.sessions import SessionsScreen
+from lapconsole.screens.triage import Triage
+from lapconsole.settings import Settings, SettingsError, config_dir, load, set_preference
+from lapconsole.widgets.words import glyphs_for
+
+if TYPE_CHECKING:
+    from lapconsole.client.platform import Platform
+    from lapconsole.connection import Connection
+
+KEPT_PROBLEMS = 200
+
+
+def utc_now() -> datetime:
+    """The clock of a console that is not under test."""
+    return datetime.now(UTC)
+
+
+def _agents_screen() -> Screen[None]:
+    from lapconsole.screens.agents import AgentsScreen
+
+    return AgentsScreen()
+
+
+class LapConsole(App[None]):
+    """Paints first and connects then. Whatever happens to the link, every screen and every key keeps working."""
+
+    CSS_PATH = "console.tcss"
+    TITLE = "lapconsole"
+    BINDINGS: ClassVar[list[BindingType]] = keys.bindings("app")
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (110, "-normal"), (170, "-wide")]
+    MODES: ClassVar[dict[str, Any]] = {"sessions": SessionsScreen, "agents": _agents_screen}
+    DEFAULT_MODE = "sessions"
+    ENABLE_COMMAND_PALETTE = True
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        settings: Settings | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """`settings` are read from the user's file when not given."""
+        self.themes = themes.load(themes.bundled_folder(), config_dir() / "themes")
+        super().__init__()
+        self.connection = connection
+        self.label = connection.label
+        self.clock = clock
+        self.glyphs = glyphs_for()
+        self.model = LiveModel()
+        self.triage = Triage(self.model, clock)
+        self.platform: Platform | None = None
+        self.problems: list[Problem] = []
+        preferences = self._preferences(settings)
+        overrides = preferences.get("keys")
+        self.keymap = keys.Keymap(overrides if isinstance(overrides, dict) else None)
+        self.set_keymap(self.keymap.overrides)
+        for theme in self.themes.by_name.values():
+            self.register_theme(theme)
+        self._start_theme(preferences.get("theme"))
+        self.model.observe(self._observed)
+
+    def _preferences(self, settings: Settings | None) -> dict[str, Any]:
+        try:
+            return (settings or load()).preferences
+        except SettingsError as error:
+            self._note("Read the settings", str(error), "The console runs with its defaults.")
+            return {}
+
+    def _start_theme(self, wanted: object) -> None:
+        if wanted is not None and wanted not in self.themes.by_name:
+            self._note(
+                "Use a theme", f'there is no theme "{wanted}"', f"Press {self.keymap.first('app.theme')} to choose one."
+            )
+            wanted = None
+        for name in (wanted, themes.DEFAULT):
+            if isinstance(name, str) and name in self.themes.by_name:
+                # Set before anything watches: the style sheet is worked out once, with this theme.
+                self.set_reactive(App.theme, name)
+                return
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return themes.VARIABLES
+
+    # -- life
+
+    def on_mount(self) -> None:
+        for message in self.themes.problems:
+            self._note("Read a theme", message, "It is left out; mend the file and start again.")
+        for message in self.keymap.problems:
+            self._note("Read the keys", message, "The default is kept.")
+        if self.problems:
+            self.notify(
+                f"{self.problems[-1].why}\nPress {self.keymap.first('app.problems')} for the list.",
+                title="Settings need a look",
+                severity="warning",
+                timeout=8,
+                markup=False,
+            )
+        self.set_interval(1.0, self._tick)
+        # The first frame has been painted when this is called, so nothing of the network is imported before it.
+        self.call_after_refresh(self._follow)
+
+    def _follow(self) -> None:
+        from lapconsole.follow import Follower
+
+        follower = Follower(self.connection, self.model, self.clock, self._connected)
+        self.run_worker(follower.run(), group="follow", exit_on_error=False)
+
+    def _connected(self, platform: Platform) -> None:
+        self.platform = platform
+
+    def _observed(self, changes: Changes) -> None:
+        self.triage.changed(changes.sessions)
+
+    def _tick(self) -> None:
+        if (screen := self._console_screen) is not None:
+            screen.tick()
+            screen.draw_frame()
+
+    def _draw_frame(self) -> None:
+        if (screen := self._console_screen) is not None:
+            screen.draw_frame()
+
+    @property
+    def _console_screen(self) -> ConsoleScreen | None:
+        """The screen in sight when it is one with a line of truth; at the start and the end there is none at all."""
+        screens = self.screen_stack if self.is_running else ()
+        return screens[-1] if screens and isinstance(screens[-1], ConsoleScreen) else None
+
+    # -- what went wrong
+
+    def _note(self, what: str, why: str, advice: str) -> None:
+        self.problems.append(Problem(self.clock(), what, why, advice))
+        del self.problems[:-KEPT_PROBLEMS]
+
+    def report(self, what: str, why: str, advice: str = "") -> None:
+        """Tell of a failure in a toast, and keep it in the error list."""
+        self._note(what, why, advice)
+        self.notify(f"{why}\n{advice}".strip(), title=f"{what}: failed", severity="error", timeout=8, markup=False)
+        self.call_next(self._draw_frame)
+
+    # -- going places
+
+    def open_session(self, session_id: str) -> None:
+        """Show one session."""
+        from lapconsole.screens.session import SessionScreen
+
+        self.push_screen(SessionScreen(session_id))
+
+    def open_agent(self, agent_id: str) -> None:
+        """Show an agent's sessions."""
+        self.push_screen(SessionsScreen(agent_id))
+
+    def show_agent(self, agent_id: str) -> None:
+        """Put the cursor on an agent, where the list of agents is in sight."""
+        from lapconsole.screens.agents import AgentsScreen
+
+        if isinstance(self.screen, AgentsScreen):
+            self.model.flush()
+            self.screen.table.move_to(agent_id)
+
+    def open_terminal(self, session_id: str) -> None:
+        """Attach to a session's terminal."""
+        from lapconsole.screens.attach import AttachScreen
+
+        self.push_screen(AttachScreen(session_id))
+
+    def action_view(self, mode: str) -> None:
+        self.switch_mode(mode)
+
+    def action_help(self) -> None:
+        from lapconsole.screens.help import HelpScreen
+
+        self.push_screen(HelpScreen(self._scopes()))
+
+    def action_problems(self) -> None:
+        from lapconsole.screens.problems import ProblemsScreen
+
+        self.push_screen(ProblemsScreen())
+
+    def action_theme(self) -> None:
+        from lapconsole.screens.theme_picker import ThemePicker
+
+        self.push_screen(ThemePicker())
+
+    def keep_theme(self) -> None:
+        """Have the next console start with this theme."""
+        try:
+            set_preference("theme", self.theme)
+        except SettingsError as error:
+            self.report("Keep the theme", str(error), "It stays for now, but not for the next start.")
+
+    def _scopes(self) -> tuple[str, ...]:
+        """The scopes of actions in reach on this screen."""
+        name = type(self.screen).__name__
+        reach = {"SessionsScreen": "Sessions", "AgentsScreen": "Agents", "SessionScreen": "One session"}.get(name)
+        return keys.REACH[reach] if reach else ("app",)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        scopes = self._scopes()
+        for action in keys.ACTIONS:
+            if action.scope in scopes and action.scope not in ("table", "sheet", "log") and not action.fixed:
+                key = self.keymap.first(action.id)
+                yield SystemCommand(action.words, f"{key}  {action.id}", self._runner(action.action, screen))
+
+    def _runner(self, action: str, screen: Screen[Any]) -> Callable[[], None]:
+        def run() -> None:
+            self.call_later(self.run_action, action, screen)
+
+        return run
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        # An agent's terminal gets every key, also those the console holds with priority elsewhere.
+        return not getattr(self.screen, "keeps_keys", False)

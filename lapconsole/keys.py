@@ -1,0 +1,227 @@
+"""Every action of the console with its id, its key and its words: bindings, hints, help and palette come from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from textual.binding import Binding
+from textual.keys import Keys, _character_to_key, key_to_character
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing a key does. `keys` is comma separated; `hint` is its word in the hint line; `fixed` ones always keep
+    their keys, so that no keymap can lock anyone in."""
+
+    id: str
+    keys: str
+    action: str
+    words: str
+    hint: str = ""
+    fixed: bool = False
+    priority: bool = False
+
+    @property
+    def scope(self) -> str:
+        return self.id.partition(".")[0]
+
+
+ACTIONS = (
+    Action("app.sessions", "1", "app.view('sessions')", "Sessions", "sessions"),
+    Action("app.agents", "2", "app.view('agents')", "Agents", "agents"),
+    Action("app.help", "question_mark", "app.help", "All keys", "help"),
+    Action("app.problems", "exclamation_mark", "app.problems", "What went wrong, newest first", "errors"),
+    Action("app.theme", "t", "app.theme", "Choose a theme", "theme"),
+    Action("app.palette", "ctrl+p", "app.command_palette", "Find a command", "commands", fixed=True, priority=True),
+    Action("app.quit", "q", "app.quit", "Quit", "quit"),
+    Action(
+        "app.quit_always",
+        "ctrl+q",
+        "app.quit",
+        "Quit, from anywhere but an agent's terminal",
+        "quit",
+        fixed=True,
+        priority=True,
+    ),
+    Action("table.up", "up,k", "up", "One line up"),
+    Action("table.down", "down,j", "down", "One line down"),
+    Action("table.page_up", "pageup,ctrl+b", "page_up", "One page up"),
+    Action("table.page_down", "pagedown,ctrl+f", "page_down", "One page down"),
+    Action("table.first", "home,g", "first", "First line"),
+    Action("table.last", "end,G", "last", "Last line"),
+    Action("table.open", "enter", "open", "Open what the cursor is on", "open"),
+    Action("table.sort", "s", "sort_next", "Sort by the next column", "sort"),
+    Action("table.reverse", "S", "sort_reverse", "Turn the order round"),
+    Action("table.settle", "full_stop", "settle", "Move rows to where they belong now"),
+    Action("list.filter", "slash", "filter", "Filter: words that must occur, !word that must not", "filter"),
+    Action("list.back", "escape", "back", "Clear the filter, then go back", "back"),
+    Action("list.detail", "v", "detail", "Show or hide the pane beside the list", "pane"),
+    Action("sessions.attach", "a", "attach", "Attach to the agent's terminal", "attach"),
+    Action("sessions.new", "n", "new", "New session", "new"),
+    Action("sessions.faults", "z", "faults", "Faults first, on or off", "faults"),
+    Action("sessions.restart", "r", "restart", "Restart the session (asks)", "restart"),
+    Action("sessions.stop", "x", "stop", "Stop the session (asks)", "stop"),
+    Action("sessions.delete", "D", "delete", "Delete the session (asks)", "delete"),
+    Action("agents.session", "c", "session", "New session of this agent", "new session"),
+    Action("agents.new", "n", "new", "New agent", "new agent"),
+    Action("agents.delete", "d", "delete", "Delete the agent (asks)", "delete"),
+    Action("session.attach", "a", "attach", "Attach to the agent's terminal", "attach"),
+    Action("session.restart", "r", "restart", "Restart the session (asks)", "restart"),
+    Action("session.stop", "x", "stop", "Stop the session (asks)", "stop"),
+    Action("session.delete", "D", "delete", "Delete the session (asks)", "delete"),
+    Action("session.next", "tab", "next_pane", "Next pane", "next pane"),
+    Action("session.timeline", "i", "pane('timeline')", "Bring-up, phase by phase", "bring-up"),
+    Action("session.log", "l", "pane('log')", "Log of the sandbox", "log"),
+    Action("session.fields", "f", "pane('fields')", "Every field", "fields"),
+    Action("session.back", "escape", "back", "Back to the list", "back"),
+    Action("sheet.up", "up,k", "up", "One line up"),
+    Action("sheet.down", "down,j", "down", "One line down"),
+    Action("sheet.page_up", "pageup,ctrl+b", "page_up", "One page up"),
+    Action("sheet.page_down", "pagedown,ctrl+f", "page_down", "One page down"),
+    Action("sheet.first", "home,g", "first", "To the top"),
+    Action("sheet.last", "end,G", "last", "To the end; a log follows again", "follow"),
+    Action("log.pause", "space", "pause", "Hold the log still, or follow it", "hold"),
+    Action("log.wrap", "w", "wrap", "Wrap long lines, or cut them", "wrap"),
+    Action("log.search", "slash", "search", "Search", "search"),
+    Action("log.next", "n", "match(1)", "Next match"),
+    Action("log.previous", "N", "match(-1)", "Previous match"),
+    Action("form.send", "ctrl+s", "send", "Send the form", "create", fixed=True, priority=True),
+    Action("form.reveal", "ctrl+r", "reveal", "Show or mask secret values", "show values", fixed=True, priority=True),
+    Action("form.cancel", "escape", "cancel", "Leave the form", "cancel", fixed=True),
+    Action("problems.clear", "c", "clear", "Empty the list", "clear"),
+    Action("page.back", "escape", "back", "Close", "close", fixed=True),
+)
+BY_ID = {action.id: action for action in ACTIONS}
+
+# Which scopes can be reached together: within one of these, no two actions may share a key.
+REACH: Mapping[str, tuple[str, ...]] = {
+    "Sessions": ("sessions", "list", "table", "app"),
+    "Agents": ("agents", "list", "table", "app"),
+    "One session": ("session", "log", "sheet", "app"),
+    "Errors": ("problems", "page", "sheet", "app"),
+    "Forms": ("form",),
+}
+TITLES = {
+    "app": "Everywhere",
+    "list": "Lists",
+    "table": "Lists: moving and sorting",
+    "sessions": "Sessions",
+    "agents": "Agents",
+    "session": "One session",
+    "sheet": "Text panes",
+    "log": "Log",
+    "form": "Forms",
+    "problems": "Errors",
+    "page": "Pages over a screen",
+}
+
+_DISPLAY = {
+    "question_mark": "?",
+    "exclamation_mark": "!",
+    "slash": "/",
+    "full_stop": ".",
+    "escape": "esc",
+    "pageup": "pgup",
+    "pagedown": "pgdn",
+    "up": "↑",
+    "down": "↓",
+}
+_NAMED = {key.value for key in Keys} | set(_DISPLAY) | {"space", "enter", "tab", "backspace", "delete", "insert"}
+
+
+def bindings(*scopes: str) -> list[Any]:
+    """Textual bindings of the actions in these scopes."""
+    return [
+        Binding(
+            action.keys,
+            action.action,
+            action.words,
+            show=False,
+            id=None if action.fixed else action.id,
+            priority=action.priority,
+        )
+        for action in ACTIONS
+        if action.scope in scopes
+    ]
+
+
+def show(keys: str) -> str:
+    """A key list as a person reads it: `up,k` as `↑ k`."""
+    return " ".join(_show(key) for key in keys.split(","))
+
+
+class Keymap:
+    """The keys in force: the defaults with a person's own over them, and what was wrong with those.
+
+    An override that names no action, no key, or a key another action in reach has, is reported and left out: its
+    action keeps the default. So no keymap can take an action away.
+    """
+
+    def __init__(self, overrides: Mapping[str, str] | None = None) -> None:
+        self.problems: list[str] = []
+        self.overrides: dict[str, str] = {}
+        self._keys = {action.id: action.keys for action in ACTIONS}
+        for action_id, keys in (overrides or {}).items():
+            self._override(action_id, keys)
+        self._settle_clashes()
+
+    def keys(self, action_id: str) -> str:
+        """All keys of an action, comma separated."""
+        return self._keys[action_id]
+
+    def first(self, action_id: str) -> str:
+        """The key to name in a hint."""
+        return _show(self._keys[action_id].partition(",")[0])
+
+    def _override(self, action_id: str, keys: str) -> None:
+        action = BY_ID.get(action_id)
+        names = [_key_name(key.strip()) for key in keys.split(",") if key.strip()]
+        if action is None:
+            self.problems.append(f'keys: there is no action "{action_id}"; press ? for all of them')
+        elif action.fixed:
+            self.problems.append(f"keys: {action_id} always keeps {show(action.keys)}")
+        elif not names or None in names:
+            self.problems.append(f'keys: {action_id}: "{keys}" is not a key; write "x", "ctrl+x" or "f5"')
+        else:
+            self._keys[action_id] = self.overrides[action_id] = ",".join(name for name in names if name)
+
+    def _settle_clashes(self) -> None:
+        """Take back overrides until no two actions in reach share a key; the defaults alone never do."""
+        while clash := self._clash():
+            action, other = clash
+            keys = show(self.overrides.pop(action.id))
+            self._keys[action.id] = action.keys
+            self.problems.append(f"keys: {action.id}: {keys} already means {other.id}; kept {show(action.keys)}")
+
+    def _clash(self) -> tuple[Action, Action] | None:
+        for scopes in REACH.values():
+            reachable = [action for action in ACTIONS if action.scope in scopes]
+            for action in reachable:
+                if action.id not in self.overrides:
+                    continue
+                mine = set(self._keys[action.id].split(","))
+                for other in reachable:
+                    if other is not action and mine & set(self._keys[other.id].split(",")):
+                        return action, other
+        return None
+
+
+def _show(key: str) -> str:
+    if key in _DISPLAY:
+        return _DISPLAY[key]
+    character = key_to_character(key)
+    return character if character and character.isprintable() and not character.isspace() else key
+
+
+def _key_name(text: str) -> str | None:
+    """The toolkit's name of a key; None when there is no such key."""
+    *modifiers, key = [text] if text == "+" else text.split("+")
+    if not set(modifiers) <= {"ctrl", "shift", "alt", "super", "meta", "hyper"}:
+        return None
+    if len(key) == 1:
+        key = _character_to_key(key)
+    elif key not in _NAMED and not (key[:1] == "f" and key[1:].isdigit() and 1 <= int(key[1:]) <= 24):
+        return None
+    return "+".join([*modifiers, key])

@@ -1,0 +1,209 @@
+"""The sessions, live: what state each is in, how far it came up, how old it is, and when it last did something."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lapconsole import keys
+from lapconsole.client.models import Session
+from lapconsole.live.model import Changes, LinkState
+from lapconsole.live.views import SESSION_SORTS, View, sessions_view
+from lapconsole.screens.lists import ListScreen
+from lapconsole.screens.operations import Operations, cures
+from lapconsole.widgets.columns import Column
+from lapconsole.widgets.fields import failure_lines, heading, session_summary
+from lapconsole.widgets.parts import Look, Parts
+from lapconsole.widgets.phase_bar import bar, status_parts, status_tone
+from lapconsole.widgets.table import Table
+from lapconsole.widgets.timeline import timeline_lines
+from lapconsole.widgets.words import age
+
+FAULTS = "faults first"
+
+
+def _name(session: Session, look: Look) -> Parts:
+    text = session.title or session.title_preview or session.id[:8]
+    return ((text, "plain" if session.active else "muted"),)
+
+
+def _agent(session: Session, look: Look) -> Parts:
+    return ((session.agent_name or session.agent_id[:8], "strong" if session.active else "plain"),)
+
+
+def _bar(session: Session, look: Look) -> Parts:
+    quiet = session.status in ("ready", "dead")
+    return bar(session.furthest, "muted" if quiet else status_tone(session, look.now), look.glyphs)
+
+
+def _step(session: Session, look: Look) -> Parts:
+    quiet = session.status in ("ready", "dead") or not session.furthest
+    return (("" if quiet else f"{session.furthest}/10", "plain"),)
+
+
+def _phase(session: Session, look: Look) -> Parts:
+    return (("" if session.status in ("ready", "dead") else session.phase or "", "muted"),)
+
+
+def _age(session: Session, look: Look) -> Parts:
+    seconds = session.age(look.now)
+    return ((look.glyphs.dash if seconds is None else age(seconds), "plain"),)
+
+
+def _seen(session: Session, look: Look) -> Parts:
+    if session.last_seen_at is None:
+        return ((look.glyphs.dash, "muted"),)
+    return ((age((look.now - session.last_seen_at).total_seconds()), "plain"),)
+
+
+COLUMNS: tuple[Column[Session], ...] = (
+    Column("status", "STATUS", status_parts, 10, sort="status", live=True),
+    Column("agent", "AGENT", _agent, 12, sort="agent", grow=2, most=28),
+    Column("session", "SESSION", _name, 14, sort="title", grow=3, most=48, fold=5),
+    Column(
+        "harness",
+        "HARNESS",
+        lambda session, look: ((session.harness_id, "muted"),),
+        11,
+        sort="harness",
+        grow=1,
+        most=16,
+        fold=4,
+    ),
+    Column("phase", "PHASE", _bar, 10, sort="phase", live=True),
+    Column("step", "", _step, 5, fold=6),
+    Column("name", "", _phase, 12, grow=1, most=17, fold=7),
+    Column("age", "AGE", _age, 4, sort="created", descending=True, right=True, live=True, fold=1),
+    Column("seen", "ACTIVE", _seen, 6, sort="seen", descending=True, right=True, live=True, fold=3),
+)
+
+
+class SessionsScreen(ListScreen):
+    """All sessions, or those of one agent."""
+
+    BINDINGS = keys.bindings("sessions", "list")
+    HINTS = (
+        "table.open",
+        "sessions.attach",
+        "sessions.new",
+        "list.filter",
+        "sessions.faults",
+        "table.sort",
+        "app.agents",
+        "app.help",
+        "app.quit",
+        "sessions.restart",
+        "sessions.stop",
+        "sessions.delete",
+        "list.detail",
+        "app.theme",
+        "app.problems",
+    )
+
+    def __init__(self, agent_id: str | None = None) -> None:
+        super().__init__()
+        self._agent_id = agent_id
+        self._stuck: frozenset[str] = frozenset()
+
+    @property
+    def operations(self) -> Operations:
+        return Operations(self.console)
+
+    @property
+    def crumb(self) -> str:
+        return "Sessions" if self._agent_id is None else f"Agents {self.console.glyphs.dot} {self._agent_label}"
+
+    @property
+    def _agent_label(self) -> str:
+        agent = self.console.model.agents.get(self._agent_id or "")
+        return agent.label if agent else "gone"
+
+    def make_table(self) -> Table[Session]:
+        model = self.console.model
+        agent_id = self._agent_id
+        only = None if agent_id is None else (lambda session: session.agent_id == agent_id)
+        view: View[Session] = sessions_view(model, only, {**SESSION_SORTS, FAULTS: self.console.triage.key})
+        view.sort_by(FAULTS)
+        table = Table(
+            COLUMNS,
+            view,
+            model.sessions,
+            model.version,
+            title="Sessions",
+            clock=self.console.clock,
+            glyphs=self.console.glyphs,
+            total=None if agent_id is None else lambda: len(model.sessions_of(agent_id)),
+            id="list",
+        )
+        table.scope = "all" if agent_id is None else self._agent_label
+        return table
+
+    @property
+    def session(self) -> Session | None:
+        """The session under the cursor."""
+        current = self.table.current
+        return current if isinstance(current, Session) else None
+
+    def changed_ids(self, changes: Changes) -> frozenset[str]:
+        return changes.sessions
+
+    def tick(self) -> None:
+        # Becoming overdue is no event: it shows, and moves the row up, when the time has come.
+        stuck = self.console.triage.stuck
+        if changed := stuck ^ self._stuck:
+            self._stuck = stuck
+            self.table.changed(changed)
+        super().tick()
+
+    def detail_lines(self, width: int) -> Sequence[Parts]:
+        session = self.session
+        if session is None:
+            return [(("Nothing is selected.", "muted"),)]
+        look = self.look
+        reached = self.console.model.phases_seen(session.id)
+        lines = [
+            *failure_lines(session, look, width, cures(self.console.keymap, "sessions")),
+            *session_summary(session, look, width),
+        ]
+        if reached or session.status in ("creating", "failed"):
+            lines += [*heading("Bring-up"), *timeline_lines(session, reached, look, width)]
+        return lines
+
+    def empty_words(self) -> tuple[str, ...]:
+        console = self.console
+        link, first = console.model.link, console.keymap.first
+        if link.state is LinkState.CONNECTING:
+            if link.key_refused:
+                return ("The platform refuses the key.", f"Quit with {first('app.quit')}, and give the right one.")
+            return (f"Connecting to {console.label} …", link.reason or "Sessions appear here as soon as it answers.")
+        if not console.model.agents:
+            return (
+                "No agents yet.",
+                "An agent is a blueprint: a harness, a model, a repository.",
+                f"Press {first('app.agents')}, then {first('agents.new')}, to make the first one.",
+            )
+        return ("No sessions yet.", f"Press {first('sessions.new')} to start one.")
+
+    # -- actions
+
+    def on_table_opened(self, event: Table.Opened) -> None:
+        self.console.open_session(event.row_id)
+
+    def action_faults(self) -> None:
+        faults = self.table.view.sort != FAULTS
+        self.table.sort_by(FAULTS if faults else "created", descending=not faults)
+        self.notify("Faults first." if faults else "Newest first.", timeout=2)
+
+    def action_new(self) -> None:
+        self.operations.new_session(self._agent_id)
+
+    def action_attach(self) -> None:
+        self.operations.attach(self.session)
+
+    def action_restart(self) -> None:
+        self.operations.restart(self.session)
+
+    def action_stop(self) -> None:
+        self.operations.stop(self.session)
+
+    def action_delete(self) -> None:
+        self.operations.delete(self.session)

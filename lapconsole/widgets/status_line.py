@@ -1,0 +1,113 @@
+"""The line of truth on top: where we are connected, how old the data is, and what needs a look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual.strip import Strip
+from textual.widget import Widget
+
+from lapconsole.live.model import Link, LinkState
+from lapconsole.widgets.parts import Look, Part, Parts, fit_parts, plain, tone
+from lapconsole.widgets.words import clean, duration
+
+
+def environment(label: str) -> str:
+    """What a platform is for, judged by the name a person gave it: decides the band's colour and how deletes ask."""
+    words = label.lower()
+    if words in ("embedded", "localhost") or "local" in words or words.startswith("127."):
+        return "local"
+    if "prod" in words or "live" in words:
+        return "production"
+    return "staging" if any(part in words for part in ("stag", "test", "dev", "qa")) else "other"
+
+
+def link_parts(link: Link, look: Look, *, brief: bool = False) -> Parts:
+    """The state of the link: `● live`, or how stale the data is, why, and when the next attempt comes."""
+    glyphs = look.glyphs
+    if link.state is LinkState.LIVE:
+        return ((f"{glyphs.ready} live", "good"),)
+    if link.state is LinkState.POLLING:
+        return ((f"{glyphs.ready} polling", "good"),)
+    retry = _retry(link, look.now)
+    reason = clean(link.reason or "no answer")
+    if link.state is LinkState.CONNECTING:
+        words = f"connecting: {reason}" if link.reason else "connecting"
+        return ((f"{glyphs.creating} {words}{'' if brief else retry}", "warn" if link.reason else "busy"),)
+    old = duration(int((look.now - link.since).total_seconds())).removesuffix(".0s")
+    old = old if old[-1:].isalpha() else f"{old}s"
+    what = f"{glyphs.stuck} stale {old}"
+    return ((what if brief else f"{what}: {reason}{retry}", "bad" if link.key_refused else "warn"),)
+
+
+def _retry(link: Link, now: datetime) -> str:
+    if link.next_retry is None:
+        return ", retrying" if link.attempt else ""
+    seconds = max(0, round((link.next_retry - now).total_seconds()))
+    return f", retry in {seconds}s"
+
+
+def count_parts(counts: Mapping[str, int], stuck: int, look: Look) -> Parts:
+    """`2 failed · 1 too long · 3 creating · 41 ready`; nothing is counted twice or said of none."""
+    creating = max(0, counts.get("creating", 0) - stuck)
+    shown = [
+        (f"{counts.get('failed', 0)} failed", "bad", counts.get("failed", 0)),
+        (f"{stuck} too long", "warn", stuck),
+        (f"{creating} creating", "busy", creating),
+        (f"{counts.get('ready', 0)} ready", "good", counts.get("ready", 0)),
+    ]
+    parts: list[Part] = []
+    for words, name, count in shown:
+        if count:
+            parts += [(f" {look.glyphs.dot} ", "muted")] * bool(parts) + [(words, name)]
+    return tuple(parts)
+
+
+class StatusLine(Widget):
+    """One line at every size. Parts give way in this order: clock, breadcrumb, healthy counts, reasons, faults."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__()
+        self._label = clean(label) or "platform"
+        self._band = environment(label)
+        self._variants: list[tuple[Parts, Parts]] = []
+
+    def show(self, link: Link, counts: Mapping[str, int], stuck: int, errors: int, crumb: str, look: Look) -> None:
+        """Take over what is to be told; the line is drawn again only when it reads differently."""
+        full, brief = link_parts(link, look), link_parts(link, look, brief=True)
+        where: Parts = ((f"{crumb}  ", "strong"),) if crumb else ()
+        told = count_parts(counts, stuck, look)
+        faults = count_parts({"failed": counts.get("failed", 0)}, stuck, look)
+        wrong: Parts = ((f"   ! {errors}", "bad"),) if errors else ()
+        clock: Parts = ((look.now.strftime("   %H:%MZ"), "muted"),)
+        variants = [
+            ((*where, *full), (*told, *wrong, *clock)),
+            ((*where, *full), (*told, *wrong)),
+            (full, (*told, *wrong)),
+            (full, (*faults, *wrong)),
+            (brief, (*faults, *wrong)),
+            (brief, wrong),
+        ]
+        if variants != self._variants:
+            self._variants = variants
+            self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        width, base = self.size.width, self.rich_style
+        band = tone(self, f"band-{self._band}")
+        name = f" {self._label[: max(8, width // 4)]} "
+        room = width - cell_len(name) - 2
+        left, right = next(
+            (pair for pair in self._variants if cell_len(plain(pair[0])) + cell_len(plain(pair[1])) + 2 <= room),
+            self._variants[-1] if self._variants else ((), ()),
+        )
+        right = (*right, (" ", "plain"))
+        left_width = max(0, width - cell_len(name) - 1 - cell_len(plain(right)))
+        segments = [Segment(name, band), Segment(" ", base)]
+        segments += [
+            Segment(text, base + tone(self, part)) for text, part in (*fit_parts(left, left_width), *right) if text
+        ]
+        return Strip(segments).adjust_cell_length(width, base)

@@ -1,0 +1,152 @@
+"""Settings from the environment, and the key files."""
+
+import base64
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from backend.settings import Settings, SettingsError
+
+FAMILIES = ("CONTAINER_ENV_", "LAP_", "LITELLM_")
+SINGLE = ("MASTER_KEY", "ENCRYPTION_KEY", "DATABASE_URL", "BIND_HOST", "PORT", "GIT_TOKEN", "IDLE_TIMEOUT_MS")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of our variables is set."""
+    for name in os.environ:
+        if name.startswith(FAMILIES) or name in SINGLE:
+            monkeypatch.delenv(name)
+
+
+def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
+    """Settings under an environment."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return Settings.load()
+
+
+def test_defaults() -> None:
+    settings = Settings.load()
+    assert (settings.host, settings.port) == ("127.0.0.1", 3000)
+    assert settings.idle_timeout_ms == 86_400_000
+    assert settings.data_dir.is_absolute()
+    assert settings.database_path == settings.data_dir / "platform.db"
+    assert settings.master_key is settings.encryption_key is settings.lap_base_url is None
+    assert settings.container_env == settings.harness_commands == settings.phase_timeouts == {}
+
+
+def test_every_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(
+        monkeypatch,
+        BIND_HOST="0.0.0.0",
+        PORT="0",
+        LAP_DATA_DIR="~/somewhere",
+        DATABASE_URL="sqlite:////srv/platform.db",
+        LAP_BASE_URL="https://lap.example.com/",
+        LITELLM_API_BASE="http://gateway:4000",
+        LITELLM_API_KEY="gateway-key",
+        CONTAINER_ENV_GIT_TOKEN="git-token",
+        CONTAINER_ENV_HTTP_PROXY="http://proxy",
+        PREINSTALLED_GITHUB_REPO="https://github.com/org/repo",
+        LAP_HARNESS_COMMAND_CLAUDE_CODE="claude --debug",
+        LAP_PHASE_TIMEOUT_SECONDS_CLONING_REPO="12.5",
+        IDLE_TIMEOUT_MS="1000",
+        LAP_SANDBOX_MEMORY_MB="512",
+        LAP_SANDBOX_CPUS="1.5",
+        LAP_SANDBOX_PIDS="100",
+    )
+    assert (settings.host, settings.port, settings.idle_timeout_ms) == ("0.0.0.0", 0, 1000)
+    assert settings.data_dir == Path.home() / "somewhere"
+    assert settings.database_path == Path("/srv/platform.db")
+    assert settings.lap_base_url == "https://lap.example.com"
+    assert (settings.litellm_api_base, settings.litellm_api_key_value) == ("http://gateway:4000", "gateway-key")
+    assert settings.git_token_value == "git-token"
+    assert settings.container_env == {"HTTP_PROXY": "http://proxy"}
+    assert settings.harness_command("claude-code") == "claude --debug"
+    assert settings.harness_command("codex") is None
+    assert settings.phase_timeouts == {"cloning_repo": 12.5}
+    assert (settings.sandbox_memory_mb, settings.sandbox_cpus, settings.sandbox_pids) == (512, 1.5, 100)
+    assert "gateway-key" not in repr(settings)
+    assert "git-token" not in repr(settings)
+    assert "http://proxy" not in repr(settings)
+
+
+def test_git_token_wins_over_the_container_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch, CONTAINER_ENV_GIT_TOKEN="b", GIT_TOKEN="a").git_token_value == "a"
+
+
+def test_arguments_win_and_empty_variables_count_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "4000")
+    monkeypatch.setenv("MASTER_KEY", "")
+    monkeypatch.setenv("LAP_BASE_URL", "")
+    assert Settings.load(port=5000, host=None).port == 5000
+    assert Settings.load().port == 4000
+    assert Settings.load().master_key is None
+
+
+def test_all_problems_at_once_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {
+        "MASTER_KEY": "s3cret",
+        "ENCRYPTION_KEY": "s3cret-but-not-32-bytes",
+        "PORT": "70000",
+        "DATABASE_URL": "postgresql://user:s3cret@host/db",
+        "LAP_BASE_URL": "ftp://x",
+        "LITELLM_API_BASE": "nowhere",
+        "PREINSTALLED_GITHUB_REPO": "ext::sh",
+        "CONTAINER_ENV_A-B": "s3cret",
+        "LAP_HARNESS_COMMAND_VIM": "vim",
+        "LAP_PHASE_TIMEOUT_SECONDS_COFFEE": "1",
+        "IDLE_TIMEOUT_MS": "0",
+        "LAP_SANDBOX_PIDS": "many",
+    }
+    with pytest.raises(SettingsError) as caught:
+        load(monkeypatch, **variables)
+    head, *lines = str(caught.value).splitlines()
+    assert head == "Invalid settings:"
+    assert len(lines) == len(variables)
+    for name in variables:
+        start = next(
+            (family for family in ("CONTAINER_ENV_", "LAP_HARNESS", "LAP_PHASE") if name.startswith(family)), name
+        )
+        assert any(line.startswith(f"  - {start}") for line in lines), name
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["with space", "über-key-1", "tab\tkey-12", "1234567"])
+def test_refused_master_keys(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    with pytest.raises(SettingsError, match="MASTER_KEY"):
+        load(monkeypatch, MASTER_KEY=key)
+
+
+def test_keys_are_made_once_for_the_owner_only(tmp_path: Path) -> None:
+    first = Settings.load(data_dir=tmp_path).with_keys()
+    second = Settings.load(data_dir=tmp_path).with_keys()
+    assert len(first.master_key_value) >= 32
+    assert len(first.encryption_key_value) == 32
+    assert second.master_key_value == first.master_key_value == (tmp_path / "master.key").read_text().strip()
+    assert second.encryption_key_value == first.encryption_key_value
+    for name in ("master.key", "encryption.key"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+
+
+def test_given_keys_leave_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = base64.b64encode(bytes(32)).decode()
+    settings = load(monkeypatch, MASTER_KEY="long-enough", ENCRYPTION_KEY=key, LAP_DATA_DIR=str(tmp_path)).with_keys()
+    assert (settings.master_key_value, settings.encryption_key_value) == ("long-enough", bytes(32))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"\xff\xfe binary", b"two words here"])
+def test_a_broken_key_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "master.key").write_bytes(content)
+    with pytest.raises(SettingsError, match=r"master\.key: "):
+        Settings.load(data_dir=tmp_path).with_keys()
+
+
+def test_a_lost_encryption_key_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "platform.db").touch()
+    with pytest.raises(SettingsError, match="set ENCRYPTION_KEY"):
+        Settings.load(data_dir=tmp_path).with_keys()

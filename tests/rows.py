@@ -1,0 +1,40 @@
+"""Rows for the database, complete but for what a test cares about."""
+
+from typing import Any
+
+
+def agent_row(agent_id: str, **values: Any) -> dict[str, Any]:
+    """An agent that can be stored."""
+    return {
+        "id": agent_id,
+        "name": None,
+        "model": "some/model",
+        "prompt": None,
+        "harness_id": "codex",
+        "harness_image": None,
+        "repo_url": None,
+        "branch": "main",
+        "pfp_url": None,
+        "requirements": None,
+        "mcp_servers": [],
+        "env_vars": {},
+        "allow_out": [],
+        "deny_out": [],
+        "sandbox_files": [],
+        "created_at": "2026-05-01T00:00:00.000Z",
+        **values,
+    }
+
+
+def session_row(session_id: str, agent_id: str = "a1", **values: Any) -> dict[str, Any]:
+    """A session in `creating` that can be stored."""
+    return {
+        "id": session_id,
+        "agent_id": agent_id,
+        "status": "creating",
+        "phase": "creating_sandbox",
+        "task_arn": f"s-{session_id}",
+        "created_at": "2026-05-01T00:00:00.000Z",
+        "creating_since": "2026-05-01T00:00:00.000Z",
+        **values,
+    }

@@ -1,0 +1,176 @@
+"""Transactions, migrations and what is refused at opening."""
+
+import asyncio
+import sqlite3
+import stat
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+from sqlalchemy.exc import IntegrityError
+
+from backend.store import agents, events, migrate, sessions
+from backend.store.database import Database, StoreError
+from backend.store.events import Event
+from backend.store.tables import metadata
+from tests.rows import agent_row, session_row
+
+
+def test_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
+    path = tmp_path / "platform.db"
+    migrate.upgrade(path)
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True, "target_metadata": metadata}
+        )
+        assert compare_metadata(context, metadata) == []
+        made = _schema(path)
+    engine.dispose()
+    assert made == _schema_of_metadata(tmp_path / "direct.db")
+
+
+def test_head_is_the_newest_revision() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_heads() == [migrate.HEAD]
+
+
+async def test_opens_again_with_its_contents_and_for_the_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "with %20 and spaces.db"
+    first = await Database.open(path)
+    async with first.begin() as tx:
+        await agents.add(tx, agent_row("a1"))
+    await first.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    second = await Database.open(path)
+    async with second.read() as tx:
+        assert await agents.get(tx, "a1") is not None
+    await second.close()
+
+
+async def test_refuses_a_newer_database(tmp_path: Path) -> None:
+    path = tmp_path / "platform.db"
+    migrate.upgrade(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(migrate.SchemaError, match=r"revision 9999.*update the platform"):
+        await Database.open(path)
+
+
+@pytest.mark.parametrize("kind", ["text", "directory", "missing"])
+async def test_refuses_what_is_no_database(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "platform.db"
+    if kind == "text":
+        path.write_text("this is not a database, and long enough not to be taken for a fresh one" * 10)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path = tmp_path / "nowhere" / "platform.db"
+    with pytest.raises(StoreError):
+        await Database.open(path)
+
+
+async def test_an_exception_rolls_back_change_and_event(database: Database) -> None:
+    heard: list[Sequence[Event]] = []
+    database.on_commit(heard.append)
+    with pytest.raises(RuntimeError):
+        async with database.begin() as tx:
+            await agents.add(tx, agent_row("a2"))
+            raise RuntimeError
+    async with database.read() as tx:
+        assert await agents.get(tx, "a2") is None
+        assert await events.newest(tx) == 1
+    assert heard == []
+
+
+async def test_observers_hear_events_after_the_commit_in_order(database: Database) -> None:
+    heard: list[int] = []
+    database.on_commit(lambda committed: heard.extend(event.seq for event in committed))
+
+    async def add(number: int) -> None:
+        async with database.begin() as tx:
+            await sessions.add(tx, session_row(f"s{number}"))
+
+    await asyncio.gather(*(add(number) for number in range(20)))
+    assert heard == list(range(2, 22))
+
+
+async def test_reads_go_on_while_a_write_is_open(database: Database) -> None:
+    async with database.begin() as tx:
+        await agents.add(tx, agent_row("a2"))
+        async with asyncio.timeout(5), database.read() as reading:
+            assert await agents.get(reading, "a2") is None
+
+
+async def test_a_cancelled_write_leaves_no_lock(database: Database) -> None:
+    inside = asyncio.Event()
+
+    async def write_for_ever() -> None:
+        async with database.begin() as tx:
+            await agents.add(tx, agent_row("a2"))
+            inside.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(write_for_ever())
+    await inside.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(5), database.begin() as tx:
+        assert await agents.get(tx, "a2") is None
+
+
+async def test_waits_for_another_process(database: Database, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "platform.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        async def add() -> None:
+            async with database.begin() as tx:
+                await agents.add(tx, agent_row("a2"))
+
+        task = asyncio.create_task(add())
+        done, _ = await asyncio.wait({task}, timeout=0.05)
+        assert not done
+        other.execute("COMMIT")
+        async with asyncio.timeout(5):
+            await task
+
+
+async def test_a_session_needs_its_agent_and_goes_with_it(database: Database) -> None:
+    with pytest.raises(IntegrityError) as caught:
+        async with database.begin() as tx:
+            await sessions.add(tx, session_row("s1", agent_id="nobody", title="a secret title"))
+    assert "a secret title" not in str(caught.value)
+    async with database.begin() as tx:
+        await sessions.add(tx, session_row("s1"))
+        assert await agents.remove(tx, "a1")
+        assert await sessions.get(tx, "s1") is None
+        assert not await agents.remove(tx, "a1")
+
+
+def _schema(path: Path) -> set[tuple[str, str, int, str | None, int]]:
+    with closing(sqlite3.connect(path)) as connection:
+        tables = [
+            name
+            for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'index')")
+            if not name.startswith(("sqlite_", "alembic_"))
+        ]
+        return {
+            (table, *column[1:])
+            for table in tables
+            for column in connection.execute(f"SELECT * FROM pragma_table_info('{table}')")
+        } | {(name, "exists", 0, None, 0) for name in tables}
+
+
+def _schema_of_metadata(path: Path) -> set[tuple[str, str, int, str | None, int]]:
+    engine = create_engine(f"sqlite:///{path}")
+    metadata.create_all(engine)
+    engine.dispose()
+    return _schema(path)
