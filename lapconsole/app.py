@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
+from lapconsole import early  # isort: skip
+
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
-
-# A slow link: no animation and fewer frames. The toolkit reads these once, when it is imported.
-if os.environ.get("SSH_CONNECTION"):
-    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
-    os.environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
-    os.environ.setdefault("TEXTUAL_FPS", "15")
 
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
@@ -29,6 +25,9 @@ from lapconsole.widgets.words import glyphs_for
 if TYPE_CHECKING:
     from lapconsole.client.platform import Platform
     from lapconsole.connection import Connection
+    from lapconsole.screens.operations import Operations
+
+early.imported()
 
 KEPT_PROBLEMS = 200
 
@@ -47,10 +46,9 @@ def _agents_screen() -> Screen[None]:
 class LapConsole(App[None]):
     """Paints first and connects then. Whatever happens to the link, every screen and every key keeps working."""
 
-    CSS_PATH = "console.tcss"
     TITLE = "lapconsole"
     BINDINGS: ClassVar[list[BindingType]] = keys.bindings("app")
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (110, "-normal"), (170, "-wide")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-normal"), (170, "-wide")]
     MODES: ClassVar[dict[str, Any]] = {"sessions": SessionsScreen, "agents": _agents_screen}
     DEFAULT_MODE = "sessions"
     ENABLE_COMMAND_PALETTE = True
@@ -63,7 +61,6 @@ class LapConsole(App[None]):
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """`settings` are read from the user's file when not given."""
-        self.themes = themes.load(themes.bundled_folder(), config_dir() / "themes")
         super().__init__()
         self.connection = connection
         self.label = connection.label
@@ -77,8 +74,7 @@ class LapConsole(App[None]):
         overrides = preferences.get("keys")
         self.keymap = keys.Keymap(overrides if isinstance(overrides, dict) else None)
         self.set_keymap(self.keymap.overrides)
-        for theme in self.themes.by_name.values():
-            self.register_theme(theme)
+        self.themes = themes.Themes()
         self._start_theme(preferences.get("theme"))
         self.model.observe(self._observed)
 
@@ -90,16 +86,28 @@ class LapConsole(App[None]):
             return {}
 
     def _start_theme(self, wanted: object) -> None:
-        if wanted is not None and wanted not in self.themes.by_name:
-            self._note(
-                "Use a theme", f'there is no theme "{wanted}"', f"Press {self.keymap.first('app.theme')} to choose one."
-            )
-            wanted = None
-        for name in (wanted, themes.DEFAULT):
-            if isinstance(name, str) and name in self.themes.by_name:
+        """Use the theme a person chose, else the default. Only this one is read before the first frame."""
+        name = wanted if isinstance(wanted, str) else themes.DEFAULT
+        for candidate in (name, themes.DEFAULT):
+            found = themes.load(*self._theme_folders, only=candidate).by_name
+            if candidate in found:
+                self.register_theme(found[candidate])
                 # Set before anything watches: the style sheet is worked out once, with this theme.
-                self.set_reactive(App.theme, name)
-                return
+                self.set_reactive(App.theme, candidate)
+                break
+        if self.theme != name:
+            self._note("Use a theme", f'there is no theme "{name}" that can be used', "The console starts without it.")
+
+    def _load_themes(self) -> None:
+        self.themes = themes.load(*self._theme_folders)
+        for theme in self.themes.by_name.values():
+            self.register_theme(theme)
+        for message in self.themes.problems:
+            self._note("Read a theme", message, "It is left out; mend the file and start again.")
+
+    @property
+    def _theme_folders(self) -> tuple[Path | None, ...]:
+        return themes.bundled_folder(), config_dir() / "themes"
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return themes.VARIABLES
@@ -107,8 +115,12 @@ class LapConsole(App[None]):
     # -- life
 
     def on_mount(self) -> None:
-        for message in self.themes.problems:
-            self._note("Read a theme", message, "It is left out; mend the file and start again.")
+        self.set_interval(1.0, self._tick)
+        # Called when the first frame has been painted: nothing of the network is imported before it.
+        self.call_after_refresh(self._painted)
+
+    def _painted(self) -> None:
+        self._load_themes()
         for message in self.keymap.problems:
             self._note("Read the keys", message, "The default is kept.")
         if self.problems:
@@ -119,11 +131,7 @@ class LapConsole(App[None]):
                 timeout=8,
                 markup=False,
             )
-        self.set_interval(1.0, self._tick)
-        # The first frame has been painted when this is called, so nothing of the network is imported before it.
-        self.call_after_refresh(self._follow)
-
-    def _follow(self) -> None:
+            self._draw_frame()
         from lapconsole.follow import Follower
 
         follower = Follower(self.connection, self.model, self.clock, self._connected)
@@ -149,6 +157,13 @@ class LapConsole(App[None]):
         """The screen in sight when it is one with a line of truth; at the start and the end there is none at all."""
         screens = self.screen_stack if self.is_running else ()
         return screens[-1] if screens and isinstance(screens[-1], ConsoleScreen) else None
+
+    @property
+    def operations(self) -> Operations:
+        """What can be done to sessions and agents."""
+        from lapconsole.screens.operations import Operations
+
+        return Operations(self)
 
     # -- what went wrong
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from textual.binding import Binding
 from textual.keys import Keys, _character_to_key, key_to_character
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """One thing a key does. `keys` is comma separated; `hint` is its word in the hint line; `fixed` ones always keep
     their keys, so that no keymap can lock anyone in."""
 

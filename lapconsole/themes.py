@@ -6,7 +6,6 @@ import site
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +55,13 @@ class ThemeError(Exception):
     """A theme file that cannot be used; says which and why."""
 
 
-@dataclass(slots=True)
 class Themes:
     """What was found: themes by name, their descriptions, and one message for each file that was left out."""
 
-    by_name: dict[str, Theme] = field(default_factory=dict)
-    descriptions: dict[str, str] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.by_name: dict[str, Theme] = {}
+        self.descriptions: dict[str, str] = {}
+        self.problems: list[str] = []
 
 
 def bundled_folder() -> Path | None:
@@ -74,10 +73,10 @@ def bundled_folder() -> Path | None:
     return next((folder for folder in candidates if (folder / f"{DEFAULT}.toml").is_file()), None)
 
 
-def load(*folders: Path | None) -> Themes:
-    """Read every theme of these folders; one in a later folder replaces an earlier one of its name."""
+def load(*folders: Path | None, only: str = "*") -> Themes:
+    """Read every theme of these folders, or the one called `only`; a later folder's replaces an earlier one's."""
     themes = Themes()
-    for path in _files(folders):
+    for path in _files(folders, only):
         try:
             theme, description = read(path)
         except ThemeError as error:
@@ -122,11 +121,14 @@ def _theme(name: str, document: Mapping[str, Any]) -> tuple[Theme, str]:
             _check_color(f"variables.{key}", value)
     ansi = document.get("ansi", False) is True
     dark = document.get("dark", True) is True
-    theme = Theme(name=name, dark=dark, ansi=ansi, variables={**VARIABLES, **variables}, **colors)
+    quiet = {f"scrollbar{part}": colors.get("panel") for part in ("", "-hover", "-active")}
+    quiet |= {f"scrollbar-background{part}": colors.get("background") for part in ("", "-hover", "-active")}
+    known = {**VARIABLES, **{key: value for key, value in quiet.items() if value}, **variables}
+    theme = Theme(name=name, dark=dark, ansi=ansi, variables=known, **colors)
     return theme, str(document.get("description", ""))
 
 
-def _table(document: Mapping[str, Any], key: str) -> dict[str, str]:
+def _table(document: Mapping[str, Any], key: str) -> dict[str, Any]:
     table = document.get(key, {})
     if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
         raise ThemeError(f"[{key}] must be a table of texts")
@@ -145,7 +147,7 @@ def _check_color(where: str, value: str) -> None:
         raise ThemeError(f'{where}: "{value}" is not a colour, such as "#6cb6ff" or "ansi_blue"') from None
 
 
-def _files(folders: tuple[Path | None, ...]) -> Iterator[Path]:
+def _files(folders: tuple[Path | None, ...], name: str) -> Iterator[Path]:
     for folder in folders:
         if folder is not None and folder.is_dir():
-            yield from sorted(folder.glob("*.toml"))
+            yield from sorted(path for path in folder.glob("*.toml") if name in ("*", path.stem))

@@ -23,6 +23,11 @@ PLATFORM_FACTS: Final[frozenset[str]] = frozenset(
     | {"LAP_BASE_URL"}
 )
 """What the platform itself puts into an agent's environment: none of it is a secret."""
+NETWORK: Final[frozenset[str]] = frozenset(
+    {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
+    | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_INDEX_URL"}
+)
+"""What git and uv need to get out of a machine. Set-up gets it; the agent only if its own env says so."""
 MAX_KEYS: Final = 50
 MAX_BYTES: Final = 16_384
 MASK: Final = "********"

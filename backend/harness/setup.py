@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from backend.domain.agents import HARNESSES
-from backend.domain.env_vars import PLATFORM_FACTS
+from backend.domain.env_vars import NETWORK, PLATFORM_FACTS
 from backend.domain.phases import DETAIL_LIMIT
 from backend.domain.repositories import directory_name
 from backend.harness import adapters, files, git, requirements
@@ -31,11 +31,6 @@ LAST_LINES = 15
 
 
 PLATFORM_ONLY = frozenset({"GIT_TOKEN", "HARNESS_AUTH_TOKEN"})
-# What git and uv need to get out of this machine; the agent does not get it unless its own env says so.
-NETWORK = frozenset(
-    {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
-    | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_INDEX_URL"}
-)
 
 
 class Setup:

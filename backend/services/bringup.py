@@ -1,12 +1,13 @@
 """Brings one session from `creating` to `ready`: the state machine of the ten phases (seed 000, LAP REST 4)."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend.domain import clock, phases, sessions
+from backend.domain import clock, env_vars, phases, sessions
 from backend.sandboxes.contract import Sandbox, SandboxDriver, SandboxError, SandboxSpec, SandboxState
 from backend.services.harness_client import HarnessClient, HarnessState, HarnessUnreachable
 
@@ -89,6 +90,7 @@ class BringUp:
                         agent_id=launch.agent_id,
                         harness_id=launch.harness_id,
                         token=launch.token,
+                        env=_network_environment(),
                     )
                 )
             except SandboxError as error:
@@ -209,6 +211,11 @@ class BringUp:
     async def _last_words(self) -> str:
         log = await self._driver.logs(self._launch.sandbox_name, LOG_LINES_IN_REASON)
         return f"Last lines of its log:\n{log.strip()}" if log.strip() else "Its log is empty."
+
+
+def _network_environment() -> dict[str, str]:
+    """The platform's own proxy and certificate settings: what set-up fetches goes the same way out."""
+    return {name: value for name, value in os.environ.items() if name in env_vars.NETWORK or name.startswith("UV_")}
 
 
 def _done(state: HarnessState) -> bool:

@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 TOUCH_SECONDS: Final = 15.0
 """Terminal traffic is noted in `last_seen_at` at most once in this time."""
 
+MAX_PROMPT_VARIABLE: Final = 100_000
+"""Bytes of prompt that are also given as AGENT_PROMPT: Linux starts no program with a variable above 128 KiB."""
+
 LOST_WITH_RESTART: Final = (
     "the platform was restarted before the sandbox had got this session's own env_vars, which are never stored: "
     "create the session again"
@@ -292,13 +295,14 @@ class SessionsService:
         """What the harness is told: the agent's configuration with all secrets, own values winning (seed 003)."""
         settings = self._settings
         stored = {key: self._cipher.decrypt(value) for key, value in agent["env_vars"].items()}
+        prompt = agent["prompt"] or ""
         repo_url = agent["repo_url"] or settings.preinstalled_github_repo
         platform = {
             "SESSION_ID": session_id,
             "AGENT_ID": agent["id"],
             "REPO_URL": repo_url or "",
             "BRANCH": agent["branch"],
-            "AGENT_PROMPT": agent["prompt"] or "",
+            "AGENT_PROMPT": prompt if len(prompt.encode()) <= MAX_PROMPT_VARIABLE else "",
             "LITELLM_API_BASE": settings.litellm_api_base,
             "LITELLM_DEFAULT_MODEL": agent["model"],
             "LAP_BASE_URL": settings.lap_base_url,

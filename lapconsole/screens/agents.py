@@ -9,7 +9,6 @@ from lapconsole.client.models import Agent
 from lapconsole.live.model import Changes, LinkState
 from lapconsole.live.views import agents_view
 from lapconsole.screens.lists import ListScreen
-from lapconsole.screens.operations import Operations
 from lapconsole.widgets.columns import Column
 from lapconsole.widgets.fields import agent_fields, heading
 from lapconsole.widgets.parts import Look, Part, Parts
@@ -44,10 +43,6 @@ class AgentsScreen(ListScreen):
         "app.theme",
         "app.problems",
     )
-
-    @property
-    def operations(self) -> Operations:
-        return Operations(self.console)
 
     @property
     def crumb(self) -> str:
@@ -158,10 +153,10 @@ class AgentsScreen(ListScreen):
         if self.agent is None:
             self.notify("Make an agent first; a session is started from one.", severity="warning")
         else:
-            self.operations.new_session(self.agent.id)
+            self.console.operations.new_session(self.agent.id)
 
     def action_new(self) -> None:
-        self.operations.new_agent()
+        self.console.operations.new_agent()
 
     def action_delete(self) -> None:
-        self.operations.delete_agent(self.agent)
+        self.console.operations.delete_agent(self.agent)

@@ -10,7 +10,6 @@ from textual.widget import Widget
 
 from lapconsole.live.model import Changes
 from lapconsole.screens.base import ConsoleScreen
-from lapconsole.screens.rail import fault_lines
 from lapconsole.widgets.hint_line import HintLine
 from lapconsole.widgets.parts import Parts
 from lapconsole.widgets.sheet import Sheet
@@ -53,6 +52,8 @@ class ListScreen(ConsoleScreen):
 
     def rail_lines(self, width: int) -> Sequence[Parts]:
         """What needs a look, anywhere."""
+        from lapconsole.screens.rail import fault_lines
+
         return fault_lines(self.console.triage, self.look, width)
 
     def changed_ids(self, changes: Changes) -> frozenset[str]:

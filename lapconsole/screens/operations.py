@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from lapconsole.client.errors import ClientError, PlatformError, Unreachable
 from lapconsole.client.models import Agent, Session
-from lapconsole.keys import Keymap
 from lapconsole.screens.confirm import Confirm
 from lapconsole.widgets.status_line import environment
 from lapconsole.widgets.words import plural
@@ -31,13 +30,6 @@ def next_step(error: ClientError) -> str:
         if error.status >= 500:
             return "Look at the platform's log, then try again."
     return "Change what it says, then try again."
-
-
-def cures(keymap: Keymap, scope: str) -> tuple[tuple[str, str], ...]:
-    """What to press when a session has failed: keys and words for `failure_lines`."""
-    read = ("table.open", "open it, with its log") if scope == "sessions" else ("session.log", "read its log")
-    wanted = (read, (f"{scope}.restart", "restart it"), (f"{scope}.delete", "delete it"))
-    return tuple((keymap.first(action), words) for action, words in wanted)
 
 
 class Operations:

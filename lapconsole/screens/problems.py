@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from textual.widget import Widget
 
@@ -15,8 +15,7 @@ from lapconsole.widgets.sheet import Sheet
 from lapconsole.widgets.words import clean
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """Something that went wrong: when, what, why, and what to do."""
 
     at: datetime

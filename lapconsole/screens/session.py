@@ -15,7 +15,6 @@ from lapconsole.client.errors import ClientError
 from lapconsole.client.models import PHASES, Event, Session
 from lapconsole.live.model import Changes
 from lapconsole.screens.base import ConsoleScreen
-from lapconsole.screens.operations import Operations, cures
 from lapconsole.widgets.fields import failure_lines, session_fields
 from lapconsole.widgets.hint_line import HintLine
 from lapconsole.widgets.log_view import LogView
@@ -70,7 +69,7 @@ class SessionScreen(ConsoleScreen):
 
     def __init__(self, session_id: str) -> None:
         super().__init__()
-        self._id = session_id
+        self._session_id = session_id
         self._session = Session(session_id)  # the last version known, also after it is gone
         self._gone = False
         self._reached: dict[str, datetime] = {}
@@ -105,7 +104,7 @@ class SessionScreen(ConsoleScreen):
     # -- news
 
     def model_changed(self, changes: Changes) -> None:
-        if self._id in changes.sessions:
+        if self._session_id in changes.sessions:
             self._take_over()
             self._news.set()
         elif changes.link and self.console.model.link.current:
@@ -116,7 +115,7 @@ class SessionScreen(ConsoleScreen):
         self._draw()
 
     def _take_over(self) -> None:
-        session = self.console.model.sessions.get(self._id)
+        session = self.console.model.sessions.get(self._session_id)
         self._gone = session is None
         if session is not None:
             if not session.same_bring_up(self._session):
@@ -153,7 +152,7 @@ class SessionScreen(ConsoleScreen):
         lines = [tuple(first)]
         if self._gone:
             lines.append((("This session was deleted; what is shown is the last that was known of it.", "warn"),))
-        return [*lines, *failure_lines(session, look, width, cures(self.console.keymap, "session"))[1:8]]
+        return [*lines, *failure_lines(session, look, width, self.console.keymap, "session")[1:8]]
 
     def _timeline_lines(self, width: int) -> Sequence[Parts]:
         return timeline_lines(self._session, self._known_phases(), self.look, width)
@@ -163,7 +162,7 @@ class SessionScreen(ConsoleScreen):
 
     def _known_phases(self) -> dict[str, datetime]:
         """When phases were first reported: what the event log says, then what the console saw itself."""
-        reached = {**self.console.model.phases_seen(self._id), **self._reached}
+        reached = {**self.console.model.phases_seen(self._session_id), **self._reached}
         if reached and self._session.ready_at and self._session.status == "ready":
             reached.setdefault("ready", self._session.ready_at)
         return reached
@@ -188,7 +187,7 @@ class SessionScreen(ConsoleScreen):
         if platform is None:
             return
         try:
-            text = await platform.sandbox_logs(self._id, tail_lines=LOG_LINES, since_seconds=LOG_AGE_SECONDS)
+            text = await platform.sandbox_logs(self._session_id, tail_lines=LOG_LINES, since_seconds=LOG_AGE_SECONDS)
         except ClientError as error:
             self.log_view.say(f"cannot be read: {error}")
         else:
@@ -204,7 +203,7 @@ class SessionScreen(ConsoleScreen):
         after: int | None = 0
         try:
             while platform is not None and after is not None:
-                page = await platform.event_log(after, session_id=self._id, limit=1000)
+                page = await platform.event_log(after, session_id=self._session_id, limit=1000)
                 for event in page.rows:
                     self._note(event)
                 after = page.next
@@ -253,21 +252,17 @@ class SessionScreen(ConsoleScreen):
 
     # -- actions
 
-    @property
-    def operations(self) -> Operations:
-        return Operations(self.console)
-
     def action_attach(self) -> None:
-        self.operations.attach(self._session)
+        self.console.operations.attach(self._session)
 
     def action_restart(self) -> None:
-        self.operations.restart(self._session)
+        self.console.operations.restart(self._session)
 
     def action_stop(self) -> None:
-        self.operations.stop(self._session)
+        self.console.operations.stop(self._session)
 
     def action_delete(self) -> None:
-        self.operations.delete(self._session)
+        self.console.operations.delete(self._session)
 
     def action_back(self) -> None:
         self.dismiss(None)

@@ -9,13 +9,10 @@ from lapconsole.client.models import Session
 from lapconsole.live.model import Changes, LinkState
 from lapconsole.live.views import SESSION_SORTS, View, sessions_view
 from lapconsole.screens.lists import ListScreen
-from lapconsole.screens.operations import Operations, cures
 from lapconsole.widgets.columns import Column
-from lapconsole.widgets.fields import failure_lines, heading, session_summary
 from lapconsole.widgets.parts import Look, Parts
 from lapconsole.widgets.phase_bar import bar, status_parts, status_tone
 from lapconsole.widgets.table import Table
-from lapconsole.widgets.timeline import timeline_lines
 from lapconsole.widgets.words import age
 
 FAULTS = "faults first"
@@ -105,10 +102,6 @@ class SessionsScreen(ListScreen):
         self._stuck: frozenset[str] = frozenset()
 
     @property
-    def operations(self) -> Operations:
-        return Operations(self.console)
-
-    @property
     def crumb(self) -> str:
         return "Sessions" if self._agent_id is None else f"Agents {self.console.glyphs.dot} {self._agent_label}"
 
@@ -158,10 +151,14 @@ class SessionsScreen(ListScreen):
         session = self.session
         if session is None:
             return [(("Nothing is selected.", "muted"),)]
+        # Not before there is something to show: the first frame comes sooner.
+        from lapconsole.widgets.fields import failure_lines, heading, session_summary
+        from lapconsole.widgets.timeline import timeline_lines
+
         look = self.look
         reached = self.console.model.phases_seen(session.id)
         lines = [
-            *failure_lines(session, look, width, cures(self.console.keymap, "sessions")),
+            *failure_lines(session, look, width, self.console.keymap, "sessions"),
             *session_summary(session, look, width),
         ]
         if reached or session.status in ("creating", "failed"):
@@ -194,16 +191,16 @@ class SessionsScreen(ListScreen):
         self.notify("Faults first." if faults else "Newest first.", timeout=2)
 
     def action_new(self) -> None:
-        self.operations.new_session(self._agent_id)
+        self.console.operations.new_session(self._agent_id)
 
     def action_attach(self) -> None:
-        self.operations.attach(self.session)
+        self.console.operations.attach(self.session)
 
     def action_restart(self) -> None:
-        self.operations.restart(self.session)
+        self.console.operations.restart(self.session)
 
     def action_stop(self) -> None:
-        self.operations.stop(self.session)
+        self.console.operations.stop(self.session)
 
     def action_delete(self) -> None:
-        self.operations.delete(self.session)
+        self.console.operations.delete(self.session)

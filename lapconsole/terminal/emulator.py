@@ -30,8 +30,8 @@ __all__ = ["Color", "Emulator", "Modes", "Notice", "Run", "Style"]
 MAX_COLUMNS, MAX_LINES = 1000, 1000
 #: Replies and notices kept for a caller that does not take them.
 MAX_REPLIES, MAX_NOTICES = 1024, 256
-#: Different CSI sequences remembered.
-MAX_COMMANDS = 8192
+#: Different CSI sequences remembered, and the longest of them.
+MAX_COMMANDS, MAX_COMMAND_LENGTH = 8192, 32
 MAX_STACK = 16  # titles, and kitty keyboard flags
 
 # DEC special graphics (line drawing) and the UK set; all other charsets are taken as ASCII.
@@ -213,7 +213,8 @@ class Emulator:
             command = partial(handler, self, numbers(params))
         if len(self._commands) >= MAX_COMMANDS:
             self._commands.clear()
-        self._commands[csi] = command
+        if len(csi) <= MAX_COMMAND_LENGTH:
+            self._commands[csi] = command
         return command
 
     def _csi_with_controls(self, csi: str) -> None:
@@ -244,8 +245,8 @@ class Emulator:
             self._dcs(sequence[2:])
         elif kind == "k":
             self._set_title(sequence[2:])
-        elif sequence[1:2] in ("(", ")", "*", "+"):
-            self.charsets["()*+".index(kind)] = sequence[2:]
+        elif kind in ("(", ")", "*", "+"):
+            self.charsets["()*+".index(kind)] = sequence[2:] if len(sequence) < 6 else "B"
             self.select_charset(self.charset)
         elif (handler := _ESC_HANDLERS.get(sequence[1:])) is not None:
             handler(self)

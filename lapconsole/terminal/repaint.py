@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 # End whatever sequence the terminal is in, hold its display, show the primary screen, and reset softly.
 _BEGIN = "\x18\x1b\\\x1b[?2026h\x1b[?1049l\x1b[!p"
 # Undo all that bends text: margins, origin, insert and newline mode, charsets, style, link.
-_NEUTRAL = (
-    "\x1b[?69l\x1b[r\x1b[?6l\x1b[4;20l\x1b[?7h\x1b[?45l\x1b(B\x1b)B\x1b*B\x1b+B\x0f\x1b[m\x1b]8;;\x1b\\"
-)
+_NEUTRAL = "\x1b[?69l\x1b[r\x1b[?6l\x1b[4;20l\x1b[?7h\x1b[?45l\x1b(B\x1b)B\x1b*B\x1b+B\x0f\x1b[m\x1b]8;;\x1b\\"
 _ORIGIN = "\x1b[?6h"
 
 

@@ -27,6 +27,9 @@ CAPABILITIES = {
     "Ms": "\x1b]52;%p1%s;%p2%s\x1b\\",
 }
 
+#: XTGETTCAP names answered at once, and the longest, in hexadecimal digits.
+MAX_NAMES, MAX_NAME = 64, 64
+
 
 def status(number: int, *, private: bool, screen: Screen, dark: bool) -> str:
     """DSR: `CSI n` and `CSI ? n`."""
@@ -76,7 +79,9 @@ def color(command: str, value: tuple[int, int, int], end: str) -> str:
 def capabilities(names: str) -> str:
     """XTGETTCAP: hexadecimal names in, values out, one answer for each."""
     answers = []
-    for encoded in names.split(";")[:64]:
+    for encoded in names.split(";")[:MAX_NAMES]:
+        if len(encoded) > MAX_NAME:
+            continue
         try:
             name = binascii.unhexlify(encoded).decode("ascii")
         except (binascii.Error, ValueError):

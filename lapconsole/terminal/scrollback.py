@@ -65,9 +65,7 @@ class Scrollback:
     def wrapped(self, columns: int) -> deque[Line]:
         """All lines, wrapped for this width. None is dropped, even if they become more than the limit for now."""
         if self._wrapped_for != columns:
-            if any(len(line.text) > columns or line.wrap for line in self.lines):
-                rows = (row for group in logical(map(expand, self.lines)) for row in rewrap(group, columns))
-                self.lines = deque(map(compact, rows))
+            self.lines = deque(_rewrap_lines(self.lines, columns))
             self._wrapped_for = columns
         return self.lines
 
@@ -78,6 +76,20 @@ class Scrollback:
     def clear(self) -> None:
         self._fresh.clear()
         self._lines.clear()
+
+
+def _rewrap_lines(lines: Iterable[Line], columns: int) -> Iterator[Line]:
+    group: list[Line] = []
+    for line in lines:
+        if not group and not line.wrap and len(line.text) <= columns:
+            yield line
+            continue
+        group.append(line)
+        if not line.wrap or len(group) >= MAX_LOGICAL_ROWS:
+            yield from map(compact, rewrap([expand(part) for part in group], columns))
+            group = []
+    if group:
+        yield from map(compact, rewrap([expand(part) for part in group], columns))
 
 
 def logical(rows: Iterable[Row]) -> Iterator[list[Row]]:

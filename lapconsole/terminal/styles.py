@@ -193,9 +193,10 @@ class Pen:
 
 
 class Pens:
-    """Interned pens. Bounded: a program that uses endless different colours only empties the cache."""
+    """Interned pens. Bounded: a program that uses endless different styles only empties the cache."""
 
     LIMIT = 4096
+    LONGEST = 128  # SGR sequences longer than this are not remembered
 
     def __init__(self) -> None:
         self._pens = {PLAIN: Pen(PLAIN)}
@@ -204,19 +205,26 @@ class Pens:
     def get(self, style: Style) -> Pen:
         pen = self._pens.get(style)
         if pen is None:
+            if len(self._pens) >= self.LIMIT:
+                self._forget()
             pen = self._pens[style] = Pen(style)
         return pen
 
     def after(self, pen: Pen, sgr: str) -> Pen:
         """The pen after an SGR sequence (parameters and the `m`). The caller looks into `pen.following` first."""
-        self._transitions += 1
-        if self._transitions > self.LIMIT:
-            for known in self._pens.values():
-                known.following.clear()
-            self._pens = {PLAIN: self._pens[PLAIN], pen.style: pen}
-            self._transitions = 1
-        pen.following[sgr] = following = self.get(apply_sgr(pen.style, sgr[:-1]))
+        following = self.get(apply_sgr(pen.style, sgr[:-1]))
+        if len(sgr) <= self.LONGEST:
+            self._transitions += 1
+            if self._transitions > self.LIMIT:
+                self._forget()
+            pen.following[sgr] = following
         return following
+
+    def _forget(self) -> None:
+        for pen in self._pens.values():
+            pen.following.clear()
+        self._pens = {PLAIN: self._pens[PLAIN]}
+        self._transitions = 0
 
 
 # Packed styles: how scrollback and snapshots keep them. Colours are 0 for default, else a kind and its value.

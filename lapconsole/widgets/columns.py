@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from lapconsole.widgets.parts import Look, Parts
 
@@ -12,8 +11,7 @@ Row = TypeVar("Row")
 GAP = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Column(Generic[Row]):
+class Column(NamedTuple, Generic[Row]):
     """One column: what it shows, what sorting by it means, and the cells it needs.
 
     `width` is the least it is drawn with; `grow` is its share of what is left over, up to `most` cells in all;

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from lapconsole.client.models import Agent, Session
+from lapconsole.keys import Keymap
 from lapconsole.widgets.parts import Look, Parts, wrap_parts
 from lapconsole.widgets.phase_bar import phase_parts, status_parts
 from lapconsole.widgets.words import age, clean, clean_lines, duration
@@ -38,8 +39,8 @@ def heading(text: str) -> list[Parts]:
     return [(), ((text, "strong"),)]
 
 
-def failure_lines(session: Session, look: Look, width: int, keys: Iterable[tuple[str, str]]) -> list[Parts]:
-    """What failed, why, and what to press (key and words); empty for a session that is well."""
+def failure_lines(session: Session, look: Look, width: int, keymap: Keymap, scope: str) -> list[Parts]:
+    """What failed, why, and what to press in this scope of keys; empty for a session that is well."""
     if session.status not in ("failed", "dead"):
         return []
     reason = session.failure_reason or "the platform gave no reason"
@@ -50,8 +51,10 @@ def failure_lines(session: Session, look: Look, width: int, keys: Iterable[tuple
     lines = [first]
     for line in clean_lines(reason):
         lines.extend(wrap_parts(("  ", "plain"), line, "strong" if session.status == "failed" else "plain", width))
-    hints = [part for key, words in keys for part in ((f"  {key}", "key"), (f" {words}", "muted"))]
-    lines.append(tuple(hints))
+    read = ("table.open", "open it, with its log") if scope == "sessions" else ("session.log", "read its log")
+    cures = (read, (f"{scope}.restart", "restart it"), (f"{scope}.delete", "delete it"))
+    hints = (((f"  {keymap.first(action)}", "key"), (f" {words}", "muted")) for action, words in cures)
+    lines.append(tuple(part for hint in hints for part in hint))
     return [*lines, ()]
 
 

@@ -9,7 +9,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from lapconsole.keys import BY_ID, Keymap
-from lapconsole.widgets.parts import Part, Parts, plain, strip_of
+from lapconsole.widgets.parts import Part, Parts, one_line, plain, strip_of, tone
 
 
 class HintLine(Widget):
@@ -17,6 +17,7 @@ class HintLine(Widget):
 
     def __init__(self, keymap: Keymap) -> None:
         super().__init__()
+        one_line(self, "bottom")
         self._keymap = keymap
         self._actions: tuple[str, ...] = ()
         self._note = ""
@@ -43,7 +44,8 @@ class HintLine(Widget):
             parts.extend(hint)
         parts.extend(closing)
         gap = max(0, width - cell_len(plain(parts)) - cell_len(note))
-        return strip_of(self, (*parts, (" " * gap, "plain"), (note, "muted")), width, self.rich_style)
+        base = self.rich_style + tone(self, "line")
+        return strip_of(self, (*parts, (" " * gap, "plain"), (note, "muted")), width, base)
 
     def _hint(self, action: str) -> Parts:
         return ((self._keymap.first(action), "key"), (f" {BY_ID[action].hint}  ", "muted"))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from rich.cells import cell_len, set_cell_size
@@ -19,6 +18,7 @@ from lapconsole.widgets.words import Glyphs, wrap
 
 if TYPE_CHECKING:
     from textual.app import App
+    from textual.css.types import DockEdge
     from textual.widget import Widget
 
 Part = tuple[str, str]
@@ -27,8 +27,7 @@ Parts = tuple[Part, ...]
 _TONES: WeakKeyDictionary[App[Any], tuple[Mapping[str, str], dict[str, Style]]] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """What a drawing function needs besides its data: the time it is, and the glyphs to use."""
 
     now: datetime
@@ -67,6 +66,22 @@ def wrap_parts(label: Part, text: str, tone: str, width: int) -> list[Parts]:
     return [(label, (first, tone)), *(((" " * indent, "plain"), (line, tone)) for line in rest)]
 
 
+def scroll_quietly(widget: Widget) -> None:
+    """A slim scrollbar that takes its column whether it shows or not, so that nothing moves when it comes.
+
+    Said here and not in a style sheet: what is parsed before the first frame delays it.
+    """
+    widget.styles.scrollbar_size_vertical = 1
+    widget.styles.scrollbar_gutter = "stable"
+    widget.styles.overflow_x = "hidden"
+
+
+def one_line(widget: Widget, edge: DockEdge) -> None:
+    """Give a widget one line at an edge of the screen."""
+    widget.styles.dock = edge
+    widget.styles.height = 1
+
+
 def tone(widget: Widget, name: str) -> Style:
     """The theme's style for a tone, a band or the cursor line; it is laid over a widget's own style."""
     return tones(widget.app)[name]
@@ -98,6 +113,7 @@ def _styles(variables: Mapping[str, str]) -> dict[str, Style]:
     styles["plain"] = Style()
     styles["accent"] = Style(color=colour("accent"))
     styles["match"] = Style(bgcolor=colour("match-background"), bold=True)
+    styles["line"] = Style(bgcolor=colour("line-background"))
     styles["cursor"] = Style(bgcolor=colour("cursor-background")) + Style.parse(variables["cursor-style"])
     return styles
 

@@ -11,7 +11,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from lapconsole import keys
-from lapconsole.widgets.parts import Parts, fit_parts, strip_of
+from lapconsole.widgets.parts import Parts, fit_parts, scroll_quietly, strip_of
 from lapconsole.widgets.words import UNICODE, Glyphs
 
 Drawing = Callable[[int], Sequence[Parts]]
@@ -27,6 +27,7 @@ class Sheet(ScrollView, can_focus=True, inherit_bindings=False):
 
     def __init__(self, drawing: Drawing, *, title: str = "", glyphs: Glyphs = UNICODE, id: str | None = None) -> None:
         super().__init__(id=id)
+        scroll_quietly(self)
         self._drawing = drawing
         self._glyphs = glyphs
         self._title = title

@@ -11,7 +11,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from lapconsole.live.model import Link, LinkState
-from lapconsole.widgets.parts import Look, Part, Parts, fit_parts, plain, tone
+from lapconsole.widgets.parts import Look, Part, Parts, fit_parts, one_line, plain, tone
 from lapconsole.widgets.words import clean, duration
 
 
@@ -71,6 +71,7 @@ class StatusLine(Widget):
 
     def __init__(self, label: str) -> None:
         super().__init__()
+        one_line(self, "top")
         self._label = clean(label) or "platform"
         self._band = environment(label)
         self._variants: list[tuple[Parts, Parts]] = []
@@ -96,7 +97,7 @@ class StatusLine(Widget):
             self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        width, base = self.size.width, self.rich_style
+        width, base = self.size.width, self.rich_style + tone(self, "line")
         band = tone(self, f"band-{self._band}")
         name = f" {self._label[: max(8, width // 4)]} "
         room = width - cell_len(name) - 2

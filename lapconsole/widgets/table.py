@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
-from typing import ClassVar, Generic
+from typing import ClassVar, Generic, NamedTuple
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -21,7 +20,7 @@ from textual.strip import Strip
 from lapconsole import keys
 from lapconsole.live.views import E, View
 from lapconsole.widgets.columns import GAP, Column, lay_out
-from lapconsole.widgets.parts import Look, Part, Parts, fit_parts, plain, strip_of, tone
+from lapconsole.widgets.parts import Look, Part, Parts, fit_parts, plain, scroll_quietly, strip_of, tone
 from lapconsole.widgets.words import UNICODE, Glyphs, clean
 
 HEADER = 2  # the title rule and the column titles
@@ -30,8 +29,7 @@ STRIP_CACHE = 1024
 HOLD_SECONDS = 3.0  # rows that want to move wait until nobody has moved the cursor for so long
 
 
-@dataclass(slots=True)
-class _Drawn:
+class _Drawn(NamedTuple):
     """A drawn row: valid while the entity has this version and its clock-driven cells read the same."""
 
     version: int
@@ -48,27 +46,19 @@ class Table(ScrollView, Generic[E], can_focus=True, inherit_bindings=False):
 
     BINDINGS: ClassVar[list[BindingType]] = keys.bindings("table")
 
-    @dataclass
     class Moved(Message):
         """The cursor is on another entity, or on none."""
 
-        table: Table
-        row_id: str | None
+        def __init__(self, row_id: str | None) -> None:
+            super().__init__()
+            self.row_id = row_id
 
-        @property
-        def control(self) -> Table:
-            return self.table
-
-    @dataclass
     class Opened(Message):
         """Enter was pressed, or the mouse clicked twice, on an entity."""
 
-        table: Table
-        row_id: str
-
-        @property
-        def control(self) -> Table:
-            return self.table
+        def __init__(self, row_id: str) -> None:
+            super().__init__()
+            self.row_id = row_id
 
     def __init__(
         self,
@@ -88,6 +78,7 @@ class Table(ScrollView, Generic[E], can_focus=True, inherit_bindings=False):
         `total` counts the rows there are without a filter, where that is not all entities.
         """
         super().__init__(id=id)
+        scroll_quietly(self)
         self._columns = list(columns)
         self._view = view
         self._entities = entities
@@ -204,7 +195,7 @@ class Table(ScrollView, Generic[E], can_focus=True, inherit_bindings=False):
             if old is not None:
                 self._refresh_row(old)
             self._refresh_row(self._cursor)
-            self.post_message(self.Moved(self, self._cursor))
+            self.post_message(self.Moved(self._cursor))
         self._show(self._index)
 
     def _show(self, index: int) -> None:
@@ -230,7 +221,7 @@ class Table(ScrollView, Generic[E], can_focus=True, inherit_bindings=False):
             self._drawn.clear()
         self.refresh()
         if self._cursor != old:
-            self.post_message(self.Moved(self, self._cursor))
+            self.post_message(self.Moved(self._cursor))
 
     @property
     def _page(self) -> int:
@@ -256,7 +247,7 @@ class Table(ScrollView, Generic[E], can_focus=True, inherit_bindings=False):
 
     def action_open(self) -> None:
         if self._cursor is not None:
-            self.post_message(self.Opened(self, self._cursor))
+            self.post_message(self.Opened(self._cursor))
 
     def on_click(self, event: events.Click) -> None:
         index = event.y - HEADER + self.scroll_offset.y

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from lapconsole.client.models import PHASES, Session
 from lapconsole.widgets.parts import Look, Part, Parts, wrap_parts
@@ -36,8 +36,7 @@ class State(StrEnum):
     TODO = "todo"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One phase of a bring-up. `at` and `seconds` are None where they are not known."""
 
     phase: str

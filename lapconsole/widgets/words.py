@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 
@@ -19,8 +19,7 @@ _ESCAPES = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Glyphs:
+class Glyphs(NamedTuple):
     """The marks drawn beside words; `ASCII` is for terminals whose encoding cannot show the others."""
 
     ready: str = "●"

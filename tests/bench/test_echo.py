@@ -68,7 +68,7 @@ async def test_echo(tmp_path: Path) -> None:
                 figures["console"].append(await asyncio.to_thread(_echo, shown, key))
                 await asyncio.to_thread(shown.drain, 0.05)
     finally:
-        await platform.end()
+        await platform.close()
     median = {name: statistics.median(values) * 1000 for name, values in figures.items()}
     print("\necho, median ms: " + ", ".join(f"{name} {value:.2f}" for name, value in median.items()))
     proxy, whole = median["platform"] - median["harness"], median["console"] - median["pty"]

@@ -28,7 +28,8 @@ def synthetic() -> dict[str, tuple[int, int, bytes]]:
     scroll = b"".join(b"%06d the quick brown fox jumps over the lazy dog, and back again\r\n" % i for i in range(3000))
     colors = b"".join(b"\x1b[38;2;%d;%d;%dmx" % (i % 256, i * 7 % 256, i * 3 % 256) for i in range(8000))
     frame = b"\x1b[?2026h\x1b[H" + b"".join(
-        b"\x1b[%d;3H\x1b[1;3%dmrow %d\x1b[0m \x1b[48;5;%dmvalue %d\x1b[K" % (y, y % 8, y, y, y * y) for y in range(1, 50)
+        b"\x1b[%d;3H\x1b[1;3%dmrow %d\x1b[0m \x1b[48;5;%dmvalue %d\x1b[K" % (y, y % 8, y, y, y * y)
+        for y in range(1, 50)
     )
     wide = "日本語テスト 中文测试 한국어 \U0001f600\U0001f389 ".encode() * 1500
     return {

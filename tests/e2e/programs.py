@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from lapconsole.terminal.emulator import Emulator
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from lapconsole.terminal.emulator import Emulator
 from tests.waiting import until
 
 API = "/api/v1/managed_agents"
@@ -73,6 +73,14 @@ class Platform:
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise AssertionError(f"the platform did not end on {how.name}:\n{self.log()}") from None
+
+    async def close(self) -> None:
+        """Delete all sessions and end the process cleanly, starting it again for that if need be."""
+        if not self.running:
+            await self.start()
+        for session in (await self.http.get(f"{API}/sessions", params={"limit": 200})).json():
+            await self.http.delete(f"{API}/sessions/{session['id']}")
+        assert await self.end() == 0, self.log()
 
     @property
     def running(self) -> bool:
@@ -135,6 +143,25 @@ class Platform:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.close()
                 raise AssertionError(f"port {port} still takes connections")
+
+
+def make_repository(folder: Path) -> None:
+    """A git repository with a file on `main` and another branch `other`."""
+
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+        subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+    folder.mkdir()
+    git("init", "--quiet", "--initial-branch", "main")
+    (folder / "hello.txt").write_text("hello from the repository\n")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "First")
+    git("checkout", "--quiet", "-b", "other")
+    (folder / "other.txt").write_text("another branch\n")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "Second")
+    git("checkout", "--quiet", "main")
 
 
 def processes_of(folder: Path) -> list[int]:

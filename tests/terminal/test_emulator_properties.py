@@ -7,21 +7,25 @@ from hypothesis import strategies as st
 
 from lapconsole.terminal.emulator import Emulator
 
+# fmt: off
 FRAGMENTS = [
-    "a", "hello world", "x" * 30, " ", "日本語", "é", "e\u0301", "\u2764", "\ufe0f", "\ufe0e", "\u200d", "\U0001f469", "\U0001f4bb",
-    "\U0001f1ef", "\U0001f1f5", "\U0001f44d\U0001f3fd", "\u200b", "\u0928\u093f", "\u0938\u094d", "\u0924", "\u1112\u1161",
-    "─│┌", "\r", "\n", "\r\n", "\b", "\t", "\x0e", "\x0f", "\x7f", "\x18", "\x1b", "\x9b",
-    "\x1b[m", "\x1b[31m", "\x1b[44m", "\x1b[7m", "\x1b[38;2;1;2;3m", "\x1b[4:3m", "\x1b]8;;http://x\x07", "\x1b]8;;\x07",
-    "\x1b[H", "\x1b[2;3H", "\x1b[99;99H", "\x1b[5G", "\x1b[A", "\x1b[B", "\x1b[C", "\x1b[D", "\x1b[3d", "\x1b[Z", "\x1b[2I",
-    "\x1b[J", "\x1b[1J", "\x1b[2J", "\x1b[3J", "\x1b[K", "\x1b[1K", "\x1b[2K", "\x1b[X", "\x1b[3X", "\x1b[@", "\x1b[2P",
-    "\x1b[L", "\x1b[M", "\x1b[2S", "\x1b[T", "\x1b[9b", "\x1bD", "\x1bM", "\x1bE", "\x1bH", "\x1b[g", "\x1b[3g", "\x1b7", "\x1b8",
-    "\x1b[2;4r", "\x1b[r", "\x1b[?69h", "\x1b[2;5s", "\x1b[?69l", "\x1b[s", "\x1b[u",
-    "\x1b[?6h", "\x1b[?6l", "\x1b[?7l", "\x1b[?7h", "\x1b[4h", "\x1b[4l", "\x1b[20h", "\x1b[20l", "\x1b[?45h", "\x1b[?5h",
-    "\x1b[?1049h", "\x1b[?1049l", "\x1b[?47h", "\x1b[?47l", "\x1b[?1047h", "\x1b[?1047l", "\x1b[?1h", "\x1b=", "\x1b[?25l",
-    "\x1b[?1003h", "\x1b[?1006h", "\x1b[?2004h", "\x1b[?2026h", "\x1b[>7u", "\x1b[<u", "\x1b[=5;2u", "\x1b[>4;2m", "\x1b[3 q",
-    "\x1b(0", "\x1b(B", "\x1b)0", "\x1bn", "\x1bc", "\x1b[!p", "\x1b#8", "\x1b]2;t\x07", "\x1b]4;3;#123456\x07", "\x1b]52;c;", "\x1bP$qm",
-    "\x1b\\", "\x1b[c", "\x1b[6n", "\x1b]11;?\x07", "\x1b[22t", "\x1b[23t", "\x1b[1;", "\x1b]",
-]  # fmt: skip
+    "a", "hello world", "x" * 30, " ", "日本語", "é", "e\u0301", "\u2764", "\ufe0f", "\ufe0e", "\u200d",
+    "\U0001f469", "\U0001f4bb", "\U0001f1ef", "\U0001f1f5", "\U0001f44d\U0001f3fd", "\u200b", "\u0928\u093f",
+    "\u0938\u094d", "\u0924", "\u1112\u1161", "─│┌", "\r", "\n", "\r\n", "\b", "\t", "\x0e", "\x0f", "\x7f",
+    "\x18", "\x1b", "\x9b", "\x1b[m", "\x1b[31m", "\x1b[44m", "\x1b[7m", "\x1b[38;2;1;2;3m", "\x1b[4:3m",
+    "\x1b]8;;http://x\x07", "\x1b]8;;\x07", "\x1b[H", "\x1b[2;3H", "\x1b[99;99H", "\x1b[5G", "\x1b[A",
+    "\x1b[B", "\x1b[C", "\x1b[D", "\x1b[3d", "\x1b[Z", "\x1b[2I", "\x1b[J", "\x1b[1J", "\x1b[2J", "\x1b[3J",
+    "\x1b[K", "\x1b[1K", "\x1b[2K", "\x1b[X", "\x1b[3X", "\x1b[@", "\x1b[2P", "\x1b[L", "\x1b[M", "\x1b[2S",
+    "\x1b[T", "\x1b[9b", "\x1bD", "\x1bM", "\x1bE", "\x1bH", "\x1b[g", "\x1b[3g", "\x1b7", "\x1b8",
+    "\x1b[2;4r", "\x1b[r", "\x1b[?69h", "\x1b[2;5s", "\x1b[?69l", "\x1b[s", "\x1b[u", "\x1b[?6h", "\x1b[?6l",
+    "\x1b[?7l", "\x1b[?7h", "\x1b[4h", "\x1b[4l", "\x1b[20h", "\x1b[20l", "\x1b[?45h", "\x1b[?5h",
+    "\x1b[?1049h", "\x1b[?1049l", "\x1b[?47h", "\x1b[?47l", "\x1b[?1047h", "\x1b[?1047l", "\x1b[?1h", "\x1b=",
+    "\x1b[?25l", "\x1b[?1003h", "\x1b[?1006h", "\x1b[?2004h", "\x1b[?2026h", "\x1b[>7u", "\x1b[<u",
+    "\x1b[=5;2u", "\x1b[>4;2m", "\x1b[3 q", "\x1b(0", "\x1b(B", "\x1b)0", "\x1bn", "\x1bc", "\x1b[!p",
+    "\x1b#8", "\x1b]2;t\x07", "\x1b]4;3;#123456\x07", "\x1b]52;c;", "\x1bP$qm", "\x1b\\", "\x1b[c", "\x1b[6n",
+    "\x1b]11;?\x07", "\x1b[22t", "\x1b[23t", "\x1b[1;", "\x1b]",
+]
+# fmt: on
 
 output = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=3), max_size=40)
 sizes = st.tuples(st.integers(1, 24), st.integers(1, 8))
@@ -100,10 +104,38 @@ def test_repaint_is_exact_on_any_terminal(parts: list[str], before: list[str], s
     viewer.feed("".join(before))
     viewer.feed(emulator.repaint())
     assert [viewer.row(y) for y in range(viewer.lines)] == [emulator.row(y) for y in range(emulator.lines)]
-    assert viewer.cursor == emulator.cursor
-    assert viewer.alternate == emulator.alternate
-    assert viewer.modes == emulator.modes
-    assert viewer.title == emulator.title
+    assert state(viewer) == state(emulator)
+
+
+def state(emulator: Emulator) -> dict[str, object]:
+    """All of the state that a repaint restores, beside the cells."""
+    screen, saved = emulator.screen, emulator.screen.buffer.saved
+    return {
+        "cursor": emulator.cursor,
+        "alternate": emulator.alternate,
+        "title": emulator.title,
+        "modes": emulator.modes,
+        "palette": emulator.palette,
+        "style": screen.pen.style,
+        "charsets": (emulator.charsets, emulator.charset),
+        "margins": (screen.top, screen.bottom, screen.left, screen.right, screen.margin_mode),
+        "switches": (screen.autowrap, screen.insert, screen.origin, screen.reverse_wrap),
+        "tabs": screen.tabs,
+        "kitty": [screen.primary.kitty_flags, screen.buffer.kitty_flags],
+        "saved": (saved.x, saved.y, saved.pen.style, saved.charsets, saved.charset, saved.origin),
+    }
+
+
+@many
+@given(output, sizes)
+def test_rows_that_change_are_dirty(parts: list[str], size: tuple[int, int]) -> None:
+    emulator = Emulator(*size)
+    for part in parts:
+        before = [emulator.row(y) for y in range(emulator.lines)]
+        emulator.take_dirty()
+        emulator.feed(part)
+        changed = {y for y in range(emulator.lines) if emulator.row(y) != before[y]}
+        assert changed <= emulator.take_dirty() <= set(range(emulator.lines))
 
 
 @many
