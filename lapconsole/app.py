@@ -48,7 +48,7 @@ class LapConsole(App[None]):
 
     TITLE = "lapconsole"
     BINDINGS: ClassVar[list[BindingType]] = keys.bindings("app")
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-normal"), (170, "-wide")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-normal"), (170, "-wide")]  # noqa: RUF012 (the toolkit's own form)
     MODES: ClassVar[dict[str, Any]] = {"sessions": SessionsScreen, "agents": _agents_screen}
     DEFAULT_MODE = "sessions"
     ENABLE_COMMAND_PALETTE = True

@@ -116,8 +116,12 @@ class SessionsScreen(ListScreen):
         only = None if agent_id is None else (lambda session: session.agent_id == agent_id)
         view: View[Session] = sessions_view(model, only, {**SESSION_SORTS, FAULTS: self.console.triage.key})
         view.sort_by(FAULTS)
+        columns = COLUMNS
+        if agent_id is not None:  # what would be the same in every row makes room for what is not
+            columns = tuple(column._replace(fold=0) if column.id == "session" else column for column in COLUMNS)
+            columns = tuple(column for column in columns if column.id not in ("agent", "harness"))
         table = Table(
-            COLUMNS,
+            columns,
             view,
             model.sessions,
             model.version,

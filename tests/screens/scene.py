@@ -102,8 +102,12 @@ def session(number: int, of: Agent, status: str = "ready", **fields: Any) -> Ses
     return Session(**{**values, **fields})
 
 
-PAYMENTS = agent(1, "payments-api", prompt="You keep the payments service healthy.\nTests first, small changes.",
-                 env_vars={"GITHUB_TOKEN": "ghp_secret", "STRIPE_KEY": "sk_secret"})
+PAYMENTS = agent(
+    1,
+    "payments-api",
+    prompt="You keep the payments service healthy.\nTests first, small changes.",
+    env_vars={"GITHUB_TOKEN": "ghp_secret", "STRIPE_KEY": "sk_secret"},
+)
 REVIEWER = agent(2, "code-reviewer", "codex", model="openai/gpt-5.4-codex")
 DOCS = agent(3, "docs-writer", "opencode", repo_url="https://github.com/acme/handbook.git")
 NIGHTLY = agent(4, "nightly-upgrade", "claude-agent-sdk", requirements="httpx>=0.28\npydantic")
@@ -118,7 +122,9 @@ CLONE_FAILED = (
 def sessions() -> list[Session]:
     made = [
         session(1, DOCS, "failed", age=214, phase="cloning_repo", failure_reason=CLONE_FAILED, title="Release notes"),
-        session(2, NIGHTLY, "creating", age=171, phase="installing_deps", phase_detail="uv pip install: 41 of 96 packages"),
+        session(
+            2, NIGHTLY, "creating", age=171, phase="installing_deps", phase_detail="uv pip install: 41 of 96 packages"
+        ),
         session(3, PAYMENTS, "creating", age=4, phase="pod_running", title="Refund rounding bug"),
         session(4, PAYMENTS, "ready", age=1260, title="Idempotency keys", viewers=2),
         session(5, PAYMENTS, "ready", age=4100, title="Flaky ledger test"),
@@ -127,7 +133,9 @@ def sessions() -> list[Session]:
         session(8, NIGHTLY, "dead", age=30000, failure_reason="stopped"),
         session(9, REVIEWER, "dead", age=200000, failure_reason="idle for 24 h"),
     ]
-    return made + [session(number, (PAYMENTS, REVIEWER)[number % 2], age=9000.0 + 400 * number) for number in range(20, 44)]
+    return made + [
+        session(number, (PAYMENTS, REVIEWER)[number % 2], age=9000.0 + 400 * number) for number in range(20, 44)
+    ]
 
 
 def console(
