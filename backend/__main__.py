@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
+from backend.api.sockets import TerminalSocket
 from backend.app import create_app
 from backend.domain import clock
 from backend.settings import Settings, SettingsError
@@ -87,7 +88,7 @@ def _serve(settings: Settings) -> int:
         create_app(settings),
         loop="auto",
         http="auto",
-        ws="websockets-sansio",
+        ws=TerminalSocket,
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -5,8 +5,19 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from backend.api import agents, auth, bodies, errors, events, health, sessions, skills, tty
-from backend.api.models import AgentCreate, AgentPatch, PhaseReport, SessionCreate
+from backend.api import agents, auth, bodies, errors, events, health, memory, sessions, skills, tty
+from backend.api.models import (
+    AgentCreate,
+    AgentPatch,
+    MemoryCreate,
+    MemoryPatch,
+    PhaseReport,
+    SessionCreate,
+    SessionMemoryCreate,
+    SkillAttach,
+    SkillCreate,
+    SkillPatch,
+)
 from backend.domain import clock
 from backend.sandboxes.contract import SandboxDriver
 from backend.services.container import open_services
@@ -35,8 +46,21 @@ def create_app(settings: Settings, driver: SandboxDriver | None = None) -> FastA
     )
     app.add_middleware(auth.Gate, master_key=settings.master_key_value)
     errors.install(app)
-    bodies.install(app, AgentCreate, AgentPatch, SessionCreate, PhaseReport)
-    for module in (health, agents, sessions, tty, events, skills):
+    bodies.install(
+        app,
+        AgentCreate,
+        AgentPatch,
+        SessionCreate,
+        PhaseReport,
+        MemoryCreate,
+        MemoryPatch,
+        SessionMemoryCreate,
+        SkillCreate,
+        SkillPatch,
+        SkillAttach,
+    )
+    for module in (health, agents, sessions, tty, events, memory, skills):
         app.include_router(module.router)
-    app.include_router(sessions.creation)
+    for router in (sessions.creation, memory.of_sessions, skills.attaching):
+        app.include_router(router)
     return app

@@ -92,6 +92,11 @@ class Settings(BaseSettings):
     creating_timeout_seconds: float = Field(600, gt=0, validation_alias="LAP_CREATING_TIMEOUT_SECONDS")
     idle_timeout_ms: int = Field(IDLE_TIMEOUT_MS, gt=0, validation_alias="IDLE_TIMEOUT_MS")
 
+    recording_max_mb: int = Field(64, ge=1, le=4096, validation_alias="LAP_RECORDING_MAX_MB")
+    """Where the recording of one session stops."""
+    recordings_kept_mb: int = Field(1024, ge=0, validation_alias="LAP_RECORDINGS_KEPT_MB")
+    """For the recordings of ended sessions, all together; the oldest go first."""
+
     sandbox_memory_mb: int | None = Field(None, ge=16, validation_alias="LAP_SANDBOX_MEMORY_MB")
     sandbox_cpus: float | None = Field(None, ge=0.01, validation_alias="LAP_SANDBOX_CPUS")
     sandbox_pids: int | None = Field(None, ge=16, validation_alias="LAP_SANDBOX_PIDS")

@@ -6,6 +6,7 @@ from lapconsole import early  # isort: skip
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -51,7 +52,6 @@ class LapConsole(App[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-normal"), (170, "-wide")]  # noqa: RUF012 (the toolkit's own form)
     MODES: ClassVar[dict[str, Any]] = {"sessions": SessionsScreen, "agents": _agents_screen}
     DEFAULT_MODE = "sessions"
-    ENABLE_COMMAND_PALETTE = True
 
     def __init__(
         self,
@@ -70,11 +70,10 @@ class LapConsole(App[None]):
         self.triage = Triage(self.model, clock)
         self.platform: Platform | None = None
         self.problems: list[Problem] = []
-        preferences = self._preferences(settings)
+        self.preferences = preferences = self._preferences(settings)
         overrides = preferences.get("keys")
         self.keymap = keys.Keymap(overrides if isinstance(overrides, dict) else None)
         self.set_keymap(self.keymap.overrides)
-        self.themes = themes.Themes()
         self._start_theme(preferences.get("theme"))
         self.model.observe(self._observed)
 
@@ -86,24 +85,24 @@ class LapConsole(App[None]):
             return {}
 
     def _start_theme(self, wanted: object) -> None:
-        """Use the theme a person chose, else the default. Only this one is read before the first frame."""
+        """Use the theme a person chose, else the default. No other is read before the first frame."""
         name = wanted if isinstance(wanted, str) else themes.DEFAULT
         for candidate in (name, themes.DEFAULT):
-            found = themes.load(*self._theme_folders, only=candidate).by_name
-            if candidate in found:
-                self.register_theme(found[candidate])
+            self.themes = themes.load(*self._theme_folders, only=candidate)
+            self._note_bad_themes()
+            if candidate in self.themes.by_name:
+                self.register_theme(self.themes.by_name[candidate])
                 # Set before anything watches: the style sheet is worked out once, with this theme.
                 self.set_reactive(App.theme, candidate)
-                break
-        if self.theme != name:
-            self._note("Use a theme", f'there is no theme "{name}" that can be used', "The console starts without it.")
+                return
+            if not self.themes.problems:
+                self._note("Use a theme", f'there is no theme "{candidate}"', "The console starts without it.")
 
-    def _load_themes(self) -> None:
-        self.themes = themes.load(*self._theme_folders)
-        for theme in self.themes.by_name.values():
-            self.register_theme(theme)
+    def _note_bad_themes(self) -> None:
+        told = {problem.why for problem in self.problems}
         for message in self.themes.problems:
-            self._note("Read a theme", message, "It is left out; mend the file and start again.")
+            if message not in told:
+                self._note("Read a theme", message, "It is left out until the file is mended.")
 
     @property
     def _theme_folders(self) -> tuple[Path | None, ...]:
@@ -120,7 +119,6 @@ class LapConsole(App[None]):
         self.call_after_refresh(self._painted)
 
     def _painted(self) -> None:
-        self._load_themes()
         for message in self.keymap.problems:
             self._note("Read the keys", message, "The default is kept.")
         if self.problems:
@@ -131,32 +129,28 @@ class LapConsole(App[None]):
                 timeout=8,
                 markup=False,
             )
-            self._draw_frame()
+            self._draw_frames()
         from lapconsole.follow import Follower
 
-        follower = Follower(self.connection, self.model, self.clock, self._connected)
+        follower = Follower(self.connection, self.model, self.clock, partial(setattr, self, "platform"))
         self.run_worker(follower.run(), group="follow", exit_on_error=False)
-
-    def _connected(self, platform: Platform) -> None:
-        self.platform = platform
 
     def _observed(self, changes: Changes) -> None:
         self.triage.changed(changes.sessions)
 
     def _tick(self) -> None:
-        if (screen := self._console_screen) is not None:
+        for screen in self._in_sight():
             screen.tick()
             screen.draw_frame()
 
-    def _draw_frame(self) -> None:
-        if (screen := self._console_screen) is not None:
+    def _draw_frames(self) -> None:
+        for screen in self._in_sight():
             screen.draw_frame()
 
-    @property
-    def _console_screen(self) -> ConsoleScreen | None:
-        """The screen in sight when it is one with a line of truth; at the start and the end there is none at all."""
-        screens = self.screen_stack if self.is_running else ()
-        return screens[-1] if screens and isinstance(screens[-1], ConsoleScreen) else None
+    def _in_sight(self) -> list[ConsoleScreen]:
+        """Our screens that can be seen, also through a dialog; none at the very start and end."""
+        stack = self.screen_stack if self.is_running else ()
+        return [screen for screen in stack if isinstance(screen, ConsoleScreen) and screen.is_current]
 
     @property
     def operations(self) -> Operations:
@@ -175,7 +169,7 @@ class LapConsole(App[None]):
         """Tell of a failure in a toast, and keep it in the error list."""
         self._note(what, why, advice)
         self.notify(f"{why}\n{advice}".strip(), title=f"{what}: failed", severity="error", timeout=8, markup=False)
-        self.call_next(self._draw_frame)
+        self.call_next(self._draw_frames)
 
     # -- going places
 
@@ -219,6 +213,10 @@ class LapConsole(App[None]):
     def action_theme(self) -> None:
         from lapconsole.screens.theme_picker import ThemePicker
 
+        self.themes = themes.load(*self._theme_folders)
+        self._note_bad_themes()
+        for theme in self.themes.by_name.values():
+            self.register_theme(theme)
         self.push_screen(ThemePicker())
 
     def keep_theme(self) -> None:

@@ -87,6 +87,9 @@ ACTIONS = (
     Action("log.previous", "N", "match(-1)", "Previous match"),
     Action("form.send", "ctrl+s", "send", "Send the form", "create", fixed=True, priority=True),
     Action("form.reveal", "ctrl+r", "reveal", "Show or mask secret values", "show values", fixed=True, priority=True),
+    # With priority, so that what is typed ahead on a slow line goes to the field it was meant for.
+    Action("form.next", "tab", "app.focus_next", "Next field", "next field", fixed=True, priority=True),
+    Action("form.previous", "shift+tab", "app.focus_previous", "Field before", fixed=True, priority=True),
     Action("form.cancel", "escape", "cancel", "Leave the form", "cancel", fixed=True),
     Action("problems.clear", "c", "clear", "Empty the list", "clear"),
     Action("page.back", "escape", "back", "Close", "close", fixed=True),
@@ -157,7 +160,7 @@ class Keymap:
     action keeps the default. So no keymap can take an action away.
     """
 
-    def __init__(self, overrides: Mapping[str, str] | None = None) -> None:
+    def __init__(self, overrides: Mapping[str, object] | None = None) -> None:
         self.problems: list[str] = []
         self.overrides: dict[str, str] = {}
         self._keys = {action.id: action.keys for action in ACTIONS}
@@ -173,9 +176,10 @@ class Keymap:
         """The key to name in a hint."""
         return _show(self._keys[action_id].partition(",")[0])
 
-    def _override(self, action_id: str, keys: str) -> None:
+    def _override(self, action_id: str, keys: object) -> None:
         action = BY_ID.get(action_id)
-        names = [_key_name(key.strip()) for key in keys.split(",") if key.strip()]
+        texts = keys.split(",") if isinstance(keys, str) else []
+        names = [_key_name(key.strip()) for key in texts if key.strip()]
         if action is None:
             self.problems.append(f'keys: there is no action "{action_id}"; press ? for all of them')
         elif action.fixed:

@@ -31,7 +31,7 @@ _COLORS = {
 # The console's own theme variables; a theme may leave any of them out.
 VARIABLES = {
     "tone-strong": "#f0f3f6",
-    "tone-muted": "#7d8894",
+    "tone-muted": "#8f9aa6",
     "tone-title": "#6cb6ff",
     "tone-good": "#7ec699",
     "tone-busy": "#76c7d0",

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from backend.api.bodies import Body
+from backend.domain import memory, skills
 from backend.domain.agents import DEFAULT_BRANCH, DEFAULT_HARNESS
 from backend.domain.files import DEFAULT_CONTENT_TYPE
 from backend.domain.phases import DETAIL_LIMIT
@@ -15,6 +16,18 @@ from backend.domain.sessions import TITLE_LIMIT
 def _without_nul(text: str) -> str:
     if "\0" in text:
         raise PydanticCustomError("nul_character", "must not contain a NUL character")
+    return text
+
+
+def _on_one_line(text: str) -> str:
+    if not memory.is_line(text):
+        raise PydanticCustomError("not_a_line", "must be one line without control characters")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "must not be blank")
     return text
 
 
@@ -47,6 +60,10 @@ class AgentFields(Body):
     deny_out: Lines
     sandbox_files: Annotated[list[SandboxFileSpec], Field(default_factory=list)]
     env_vars: Annotated[dict[str, str], Field(default_factory=dict)]
+    recording: bool = False
+    """Record the terminals of new sessions."""
+    preload_memory_limit: Annotated[int, Field(ge=0, le=memory.MAX_PRELOAD)] = memory.DEFAULT_PRELOAD
+    """How many memories new sessions are told besides the pinned ones."""
 
 
 class AgentCreate(AgentFields):
@@ -72,6 +89,10 @@ class SessionCreate(Body):
     title: Annotated[Line, Field(max_length=TITLE_LIMIT)] = ""
     initial_prompt: Long = ""
     env_vars: Annotated[dict[str, str], Field(default_factory=dict)]
+    recording: bool = False
+    """Record this session's terminal, or not; absent: as its agent says."""
+    skill_ids: Annotated[list[NotEmpty], Field(max_length=skills.MAX_PER_SESSION, default_factory=list)]
+    """Skills of the library for this session only."""
 
 
 class PhaseReport(Body):
@@ -79,6 +100,75 @@ class PhaseReport(Body):
 
     phase: Literal["cloning_repo", "installing_deps", "harness_listening"]
     detail: Annotated[str, Field(max_length=DETAIL_LIMIT)] | None = None
+
+
+Word = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=memory.WORD_LIMIT),
+    AfterValidator(_on_one_line),
+]
+Priority = Annotated[int, Field(ge=-memory.MAX_PRIORITY, le=memory.MAX_PRIORITY)]
+
+
+class MemoryFields(Body):
+    """What both creating and changing a memory take."""
+
+    tags: Annotated[list[Word], Field(max_length=memory.MAX_TAGS, default_factory=list)]
+    type: Word = memory.DEFAULT_TYPE
+    priority: Priority = 0
+    pinned: bool = False
+
+
+class MemoryCreate(MemoryFields):
+    """LAP REST 7.1. `type` is convention, constraint, reference, preference, or a word of your own."""
+
+    text: Annotated[Long, Field(min_length=1, max_length=memory.TEXT_LIMIT), AfterValidator(_not_blank)]
+    source: Literal["agent", "slack", "ui"] = "ui"
+    source_user_id: Line | None = None
+    source_session_id: Line | None = None
+    source_thread_ts: Line | None = None
+
+
+class SessionMemoryCreate(MemoryCreate):
+    """LAP REST 3.11."""
+
+    source: Literal["agent", "slack", "ui"] = "agent"
+
+
+class MemoryPatch(MemoryFields):
+    """LAP REST 7.1: fields that are absent stay as they are."""
+
+    text: Annotated[Long, Field(min_length=1, max_length=memory.TEXT_LIMIT), AfterValidator(_not_blank)] = ""
+    disabled: bool = False
+
+
+Content = Annotated[Long, Field(min_length=1, max_length=skills.CONTENT_LIMIT)]
+
+
+class SkillCreate(Body):
+    """LAP REST 7.2."""
+
+    name: NotEmpty
+    content: Content
+    description: Line | None = None
+
+
+class SkillPatch(Body):
+    """LAP REST 7.2: fields that are absent stay as they are."""
+
+    name: NotEmpty = ""
+    content: Content = ""
+    description: Line | None = None
+
+
+class SkillAttach(Body):
+    """LAP REST 7.2: either `skill_id`, or `content` with what goes with it."""
+
+    skill_id: NotEmpty | None = None
+    content: Content | None = None
+    name: NotEmpty | None = None
+    description: Line | None = None
+    save_to_library: bool = False
 
 
 class ApiAgent(BaseModel):
@@ -101,6 +191,8 @@ class ApiAgent(BaseModel):
     allow_out: list[str]
     deny_out: list[str]
     sandbox_files: list[SandboxFileSpec]
+    recording: bool
+    preload_memory_limit: int
     created_at: str
 
 
@@ -128,6 +220,50 @@ class AgentPage(BaseModel):
     total: int
     limit: int
     offset: int
+
+
+class Notification(BaseModel):
+    """What the agent asked the terminal to show to its user (OSC 9, OSC 777)."""
+
+    title: str
+    body: str
+    at: str | None
+
+
+class Progress(BaseModel):
+    """How far the agent says it is (OSC 9;4)."""
+
+    state: Literal["none", "normal", "error", "indeterminate", "paused"]
+    value: int
+
+
+class AgentState(BaseModel):
+    """What the agent says it is doing (OSC 7501)."""
+
+    state: Literal["idle", "working", "blocked", "done", "error", "clear"]
+    app: str
+    kind: str
+    title: str
+    message: str
+    at: str | None
+
+
+class TerminalState(BaseModel):
+    """What a session's terminal has told; times are the harness's."""
+
+    title: str
+    bell_at: str | None
+    notification: Notification | None
+    progress: Progress | None
+    agent_state: AgentState | None
+
+
+class Attached(BaseModel):
+    """Who is attached to a session's terminal."""
+
+    name: str
+    mode: Literal["watch", "drive"]
+    since: str | None
 
 
 class ApiSession(BaseModel):
@@ -160,6 +296,29 @@ class ApiSession(BaseModel):
     sandboxes: None
     isolation: dict[str, Any] | None
     viewers: int
+    attached: list[Attached]
+    terminal: TerminalState | None
+    recording: bool
+    skill_ids: list[str]
+
+
+class Cursor(BaseModel):
+    """Where the cursor is, counted from 0, and whether it is shown."""
+
+    x: int
+    y: int
+    visible: bool
+
+
+class ScreenCells(BaseModel):
+    """A screen as runs of cells, row by row; of a run's attributes only those that are set."""
+
+    columns: int
+    rows: int
+    cursor: Cursor
+    title: str
+    alternate: bool
+    lines: list[list[dict[str, Any]]]
 
 
 class CreatedSession(ApiSession):
@@ -176,7 +335,7 @@ class EndedSession(BaseModel):
 
 
 class LoggedEvent(BaseModel):
-    """One event of the log; it also has `agent` or `session`, as it was right after the change."""
+    """One event of the log; it also has `agent`, `session`, `memory` or `skill`, as it was right after the change."""
 
     seq: int
     at: str
@@ -206,6 +365,55 @@ class SkillList(BaseModel):
     """All skills, newest first."""
 
     data: list[ApiSkill]
+
+
+class SkillVersion(BaseModel):
+    """A content that a skill had before; `created_at` is when it was replaced."""
+
+    skill_id: str
+    version_number: int
+    content: str
+    changed_by_session_id: str | None
+    created_at: str
+
+
+class SkillVersionList(BaseModel):
+    """Former contents of a skill, the last replaced one first."""
+
+    data: list[SkillVersion]
+
+
+class DetachedSkill(BaseModel):
+    """The agent without the skill."""
+
+    agent: ApiAgent
+
+
+class AttachedSkill(DetachedSkill):
+    """The agent with the skill; `skill` is absent when it is not in the library."""
+
+    skill: ApiSkill = None  # type: ignore[assignment]
+
+
+class ApiMemory(BaseModel):
+    """What an agent remembers; `times_applied` counts the sessions that were told."""
+
+    id: str
+    agent_id: str
+    text: str
+    tags: list[str]
+    type: str
+    priority: int
+    pinned: bool
+    disabled: bool
+    times_applied: int
+    last_applied_at: str | None
+    source: Literal["agent", "slack", "ui"]
+    source_user_id: str | None
+    source_session_id: str | None
+    source_thread_ts: str | None
+    created_at: str
+    updated_at: str
 
 
 class Health(BaseModel):

@@ -23,6 +23,11 @@ def clamped(text: str | None, default: int, low: int, high: int) -> int:
     return min(max(number(text, default), low), high)
 
 
+def flag(text: str | None) -> bool:
+    """Whether a switch is on; anything but `true` and `1` is off."""
+    return (text or "").strip().lower() in ("true", "1")
+
+
 def position(text: str | None, name: str) -> int | None:
     """A sequence number, None when absent. Raises Invalid: guessing here would lose events."""
     if not text:

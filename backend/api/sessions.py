@@ -7,12 +7,16 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from backend.api import bodies
 from backend.api.context import documented_refusals, services_of, session_json
+from backend.api.downloads import Passed
 from backend.api.errors import refusal
-from backend.api.models import ApiSession, CreatedSession, EndedSession, PhaseReport, SessionCreate
+from backend.api.models import ApiSession, CreatedSession, EndedSession, PhaseReport, ScreenCells, SessionCreate
 from backend.api.query import MAX_NUMBER, clamped, number, words
 from backend.domain import env_vars
+from backend.domain.agents import supports_tui
+from backend.domain.problems import Problem
 from backend.domain.sessions import DEAD
 from backend.services.errors import Invalid, Unavailable
+from backend.services.sessions import MAX_SCROLLBACK
 from backend.store import sessions
 
 DEFAULT_LIMIT = 50
@@ -21,7 +25,11 @@ MAX_LIMIT = 200
 DEFAULT_LOG_LINES, MAX_LOG_LINES = 500, 5_000
 DEFAULT_LOG_SECONDS, MAX_LOG_SECONDS = 600, 3_600
 
+SCREEN_TYPES = {"text": "text/plain; charset=utf-8", "cells": "application/json", "svg": "image/svg+xml"}
+CAST_TYPE = "application/x-asciicast"
+
 NO_INITIAL_PROMPT = "initial_prompt was not sent: this version of the platform has no messages yet"
+NO_RECORDING = "nothing will be recorded: the agent's harness has no terminal"
 
 router = APIRouter(prefix="/api/v1/managed_agents/sessions", tags=["sessions"])
 creation = APIRouter(prefix="/api/v1/managed_agents/agents", tags=["sessions"])
@@ -38,8 +46,18 @@ async def create(request: Request, agent_id: str) -> Response:
     wanted = bodies.parse(body or b"{}", SessionCreate)
     if problems := env_vars.problems(wanted.env_vars):
         raise Invalid(problems)
-    row = await services_of(request).sessions.create(agent_id, title=wanted.title or None, env_vars=wanted.env_vars)
+    row = await services_of(request).sessions.create(
+        agent_id,
+        title=wanted.title or None,
+        env_vars=wanted.env_vars,
+        recording=wanted.given().get("recording"),
+        skill_ids=wanted.skill_ids,
+    )
     warnings = [NO_INITIAL_PROMPT] if wanted.initial_prompt else []
+    if row["recording"] and not supports_tui(row["harness_id"]):
+        warnings.append(NO_RECORDING)
+    if unknown := [skill_id for skill_id in wanted.skill_ids if skill_id not in row["skill_ids"]]:
+        warnings.append(f"skill_ids that do not exist were left out: {', '.join(unknown)}")
     return JSONResponse(session_json(request, row) | {"warnings": warnings})
 
 
@@ -109,6 +127,53 @@ async def sandbox_logs(
         clamped(sinceSeconds, DEFAULT_LOG_SECONDS, 1, MAX_LOG_SECONDS),
     )
     return PlainTextResponse(log)
+
+
+@router.get(
+    "/{session_id}/screen",
+    response_class=Response,
+    responses={
+        200: {
+            "model": ScreenCells,
+            "content": {"text/plain": {"schema": {"type": "string"}}, "image/svg+xml": {"schema": {"type": "string"}}},
+        },
+        **documented_refusals(400, 404, 409, 502),
+    },
+)
+async def screen(
+    request: Request, session_id: str, format: str | None = None, scrollback: str | None = None
+) -> Response:
+    """What the session's terminal shows now: `format` text (rows joined by newlines), cells (JSON) or svg, with up to
+    `scrollback` lines before it (0; up to 10000).
+    """
+    form = format or "text"
+    if form not in SCREEN_TYPES:
+        message = f"format must be one of {', '.join(SCREEN_TYPES)}"
+        raise Invalid([Problem(("format",), message, "unknown")])
+    try:
+        download = await services_of(request).sessions.screen(
+            session_id, form, clamped(scrollback, 0, 0, MAX_SCROLLBACK)
+        )
+    except Unavailable as error:
+        return refusal(502, str(error))
+    return Passed(download, SCREEN_TYPES[form])
+
+
+@router.get(
+    "/{session_id}/recording",
+    response_class=Response,
+    responses={
+        200: {"content": {CAST_TYPE: {"schema": {"type": "string", "format": "binary"}}}},
+        **documented_refusals(404, 502),
+    },
+)
+async def recording(request: Request, session_id: str) -> Response:
+    """The recording of the session's terminal as asciicast v3: so far, or, once it has ended, whole."""
+    try:
+        download = await services_of(request).sessions.recording(session_id)
+    except Unavailable as error:
+        return refusal(502, str(error))
+    return Passed(download, CAST_TYPE, {"content-disposition": f'attachment; filename="{session_id}.cast"'})
 
 
 @router.post("/{session_id}/phase", openapi_extra=bodies.documented(PhaseReport))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_TOKEN_LINE = 4_096
 TOKEN_SECONDS = 10.0
+THREAD_SECONDS = 0.001
+"""How long a thread that draws may keep the event loop waiting."""
 
 
 def main() -> int:
@@ -38,6 +40,7 @@ def main() -> int:
     os.set_inheritable(listener.fileno(), False)
     with contextlib.suppress(OSError):  # So that shortening the log leaves no hole in it.
         fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_APPEND)
+    sys.setswitchinterval(THREAD_SECONDS)
     asyncio.run(serve(listener, arguments.root.resolve(), token))
     return 0
 

@@ -79,7 +79,7 @@ class Processes:
             stdout=output if terminal is None else terminal,
             stderr=subprocess.STDOUT if terminal is None else terminal,
             start_new_session=True,
-            preexec_fn=None if terminal is None else _take_terminal,  # Safe: the harness has one thread.
+            preexec_fn=None if terminal is None else _take_terminal,  # Safe beside our threads: takes no lock.
         )
         child = self._children[popen.pid] = Child(popen)
         return child

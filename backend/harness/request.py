@@ -13,6 +13,10 @@ PORT_SECONDS = 60.0
 MAX_PORT_SECONDS = 600.0
 """How long an API harness may take to answer on its port, by default and at most."""
 
+RECORDING_MB = 64.0
+MAX_RECORDING_MB = 4096.0
+"""How large a recording may grow, by default and at most."""
+
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -34,6 +38,8 @@ class Request:
     base: str | None
     key: str | None
     port_seconds: float
+    recording_bytes: int | None
+    """How large the recording may grow; None when there is none."""
 
     @classmethod
     def from_body(cls, body: bytes) -> "Request":
@@ -75,7 +81,8 @@ class Request:
             command=_text(value, "command"),
             base=_text(llm, "base"),
             key=_text(llm, "key"),
-            port_seconds=min(max(_typed(value, "port_timeout", (int, float), PORT_SECONDS), 0.1), MAX_PORT_SECONDS),
+            port_seconds=_number(value, "port_timeout", 0.1, MAX_PORT_SECONDS, PORT_SECONDS),
+            recording_bytes=_recording_bytes(value),
         )
 
 
@@ -85,6 +92,19 @@ def _text(value: Mapping[str, Any], name: str) -> str | None:
     if text is not None and "\0" in text:
         raise ValueError(f"{name} must not contain NUL")
     return text or None
+
+
+def _number(value: Mapping[str, Any], name: str, least: float, most: float, default: float) -> float:
+    """A number, brought between `least` and `most`."""
+    return float(min(max(least, _typed(value, name, (int, float), default)), most))
+
+
+def _recording_bytes(value: Mapping[str, Any]) -> int | None:
+    wanted = value.get("recording")
+    if wanted is not None and not isinstance(wanted, bool):
+        raise ValueError("recording must be true or false")
+    megabytes = _number(value, "recording_max_mb", 0.001, MAX_RECORDING_MB, RECORDING_MB)
+    return int(megabytes * 1024 * 1024) if wanted else None
 
 
 def _typed(value: Mapping[str, Any], name: str, kind: Any, default: Any) -> Any:

@@ -4,13 +4,15 @@ import asyncio
 import hmac
 import importlib
 import json
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import h11
 
 from backend.harness.log import Log
+from backend.harness.painting import MAX_SCROLLBACK
 from backend.harness.state import State
 
 if TYPE_CHECKING:
@@ -29,7 +31,11 @@ MAX_UNSENT = 262_144
 Headers = list[tuple[str, str]]
 JSON = [("content-type", "application/json")]
 TEXT = [("content-type", "text/plain; charset=utf-8")]
+CAST = [("content-type", "application/x-asciicast")]
 EVENTS = [("content-type", "text/event-stream"), ("cache-control", "no-cache")]
+FILE_CHUNK = 65_536
+STALL_SECONDS = 60.0
+"""How long a download may wait for its client."""
 TUI_MESSAGE = "this is a TUI harness — connect to /tty"
 
 
@@ -81,6 +87,9 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._unwatch: Callable[[], None] | None = None
         self._deaf = False
+        self._answering: asyncio.Task[None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -103,12 +112,18 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> None:
         self._transport.close()
 
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
     def close(self) -> None:
         """Ends the connection, also an event stream."""
         self._transport.close()
 
     def _advance(self) -> None:
-        while not self._deaf:
+        while not self._deaf and self._answering is None:
             event = self._h11.next_event()
             if event is h11.NEED_DATA:
                 if self._h11.they_are_waiting_for_100_continue:
@@ -168,6 +183,10 @@ class Connection(asyncio.Protocol):
                 lines = query.get("tail", "")
                 number = min(int(lines), MAX_LOG_LINES) if lines.isascii() and lines.isdigit() else DEFAULT_LOG_LINES
                 self._respond(200, TEXT, harness.log.tail(number).encode())
+            case b"GET", ["screen"]:
+                return self._answer_later(self._send_screen(query))
+            case b"GET", ["recording"]:
+                return self._answer_later(self._send_recording())
             case b"POST", ["session"]:
                 try:
                     self._json({"id": harness.begin(bytes(self._body))})
@@ -184,6 +203,10 @@ class Connection(asyncio.Protocol):
                 self._json({})
             case _:
                 self._json({"error": "not found"}, 404)
+        return self._answered()
+
+    def _answered(self) -> bool:
+        """Makes ready for the next request; False when there will be none."""
         self._body = bytearray()
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             self._transport.close()
@@ -199,15 +222,77 @@ class Connection(asyncio.Protocol):
             reason = state.failure or f"there is no terminal (set-up: {state.setup}, phase: {state.phase})"
             self._refuse(503, reason)
             return False
-        from backend.harness.viewer import Viewer  # Late: the first answer must not wait for it.
+        from backend.harness.viewers import accept  # Late: the first answer must not wait for it.
 
         early = self._h11.trailing_data[0]
-        viewer = Viewer(terminal, self._transport)
         self._release()
         assert self._request is not None
-        if viewer.handshake(self._request.target.decode("ascii"), headers) and early:
+        viewer = accept(terminal, self._transport, self._request.target.decode("ascii"), headers)
+        if viewer is not None and early:
             viewer.data_received(early)
         return False
+
+    def _answer_later(self, answer: Coroutine[Any, Any, None]) -> bool:
+        """Has `answer` respond in its own time; the next request waits for it."""
+        self._cancel_timer()
+        self._transport.pause_reading()
+        self._answering = asyncio.get_running_loop().create_task(self._finish(answer))
+        return False
+
+    async def _finish(self, answer: Coroutine[Any, Any, None]) -> None:
+        try:
+            await answer
+        except Exception as error:  # A client that waits for an answer must at least see that there will be none.
+            self._harness.log.write(f"a request was given up: {error!r}")
+            self._transport.abort()
+        self._answering = None
+        if not self._transport.is_closing() and self._answered():
+            self._transport.resume_reading()
+            self._advance()
+
+    async def _send_screen(self, query: Mapping[str, str]) -> None:
+        from backend.harness.screen import FORMATS  # Late: few ask for it.
+
+        name, lines = query.get("format", "text"), query.get("scrollback", "0")
+        setup = self._harness.setup
+        if name not in FORMATS:
+            self._json({"error": f"format must be one of {', '.join(FORMATS)}"}, 400)
+        elif not (lines.isascii() and lines.isdigit() and len(lines) < 9):
+            self._json({"error": "scrollback must be a number of lines"}, 400)
+        elif setup is not None and not setup.tui:
+            self._json({"error": "this harness has no terminal"}, 404)
+        elif setup is None or setup.terminal is None:
+            self._json({"error": "there is no screen yet: the agent has not started"}, 409)
+        else:
+            content_type, render = FORMATS[name]
+            scrollback = min(int(lines), MAX_SCROLLBACK)
+            body = await setup.terminal.draw(lambda screen: render(screen, scrollback))
+            self._respond(200, [("content-type", content_type)], body)
+
+    async def _send_recording(self) -> None:
+        recording = self._harness.setup.recording if self._harness.setup else None
+        if recording is None:
+            self._json({"error": "there is no recording"}, 404)
+            return
+        async with asyncio.timeout(STALL_SECONDS):
+            await recording.flush()
+        try:
+            file = await asyncio.to_thread(recording.path.open, "rb")
+        except OSError as error:
+            self._json({"error": f"the recording cannot be read: {error.strerror}"}, 404)
+            return
+        with file:
+            left = os.fstat(file.fileno()).st_size
+            self._write(h11.Response(status_code=200, headers=[*CAST, ("content-length", str(left))]))
+            while left:
+                chunk = await asyncio.to_thread(file.read, min(left, FILE_CHUNK))
+                if not chunk:
+                    raise OSError("the recording has become shorter")
+                self._write(h11.Data(data=chunk))
+                left -= len(chunk)
+                async with asyncio.timeout(STALL_SECONDS):
+                    await self._writable.wait()
+            self._write(h11.EndOfMessage())
 
     def _stream(self, watch: bool) -> bool:
         """Turns the response into an event stream that lasts until the connection ends."""
@@ -263,13 +348,15 @@ class Connection(asyncio.Protocol):
     def _release(self) -> None:
         self._cancel_timer()
         self._harness.connections.discard(self)
+        if self._answering is not None:
+            self._answering.cancel()
         if self._unwatch is not None:
             self._unwatch()
 
 
 def preload() -> None:
     """Loads what the first viewer needs, in a quiet moment."""
-    importlib.import_module("backend.harness.viewer")
+    importlib.import_module("backend.harness.viewers")
 
 
 def _headers(request: h11.Request) -> Headers:

@@ -19,6 +19,7 @@ from backend.harness import adapters, files, git, requirements
 from backend.harness.adapters import Context, Launch, SetupError
 from backend.harness.log import Log
 from backend.harness.processes import Child, Processes, become_subreaper, describe_exit, read_lines
+from backend.harness.recording import NAME, Recording
 from backend.harness.request import Request
 from backend.harness.server import preload
 from backend.harness.state import Agent, State
@@ -43,6 +44,7 @@ class Setup:
         self.session_id = ""
         self.tui = True
         self.terminal: Terminal | None = None
+        self.recording: Recording | None = None
         self._root = root
         self._home = root / "home"
         self._processes = processes
@@ -67,6 +69,8 @@ class Setup:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.terminal is not None:
             self.terminal.close()
+        if self.recording is not None:
+            await self.recording.close()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -163,6 +167,8 @@ class Setup:
         self.program = Path(launch.argv[0]).name
         try:
             if port is None:
+                if request.recording_bytes is not None:
+                    self.recording = Recording(self._root / NAME, request.recording_bytes, self._log)
                 await self._start_terminal(Command(launch.argv, env, self.directory))
             else:
                 await self._start_server(launch, env, port, request.port_seconds)
@@ -170,7 +176,7 @@ class Setup:
             raise SetupError(f"cannot run {launch.argv[0]}: {error.strerror}. Reinstall or replace it.") from error
 
     async def _start_terminal(self, command: Command) -> None:
-        terminal = Terminal(command, self._processes, self._state, self._log)
+        terminal = Terminal(command, self._processes, self._state, self._log, self.recording)
         reason = await terminal.start()
         if reason is not None:
             raise SetupError(f"{self.program} {reason}\nRun it by hand in this sandbox's directory, or see its log.")

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from backend.harness.notices import NO_FACTS, Facts
+
 NOTIFY_SECONDS = 0.1
 """Watchers get at most one frame in this time."""
+URGENT_SECONDS = 0.02
+"""The same for changes that somebody waits for."""
 TOUCH_SECONDS = 5.0
 """Input and output alone change the version at most once in this time."""
 
@@ -38,8 +42,10 @@ class State:
         self.setup: Setup = "waiting"
         self.failure: str | None = None
         self.agent = Agent()
-        self.title = ""
+        self.terminal = NO_FACTS
         self.viewers = 0
+        self.attached: list[dict[str, Any]] = []
+        """Name, mode and since of each viewer."""
         self.columns = 100
         self.rows = 30
         self._last_input: float | None = None
@@ -50,16 +56,16 @@ class State:
         self._notify_timer: asyncio.TimerHandle | None = None
         self._watchers: set[Callable[[bytes], None]] = set()
 
-    def update(self, **changes: Any) -> None:
-        """Sets attributes; if any of them really changed, the version grows and watchers hear of it."""
+    def update(self, *, urgent: bool = False, **changes: Any) -> None:
+        """Sets attributes; if any of them really changed, the version grows and watchers hear of it, or soon."""
         changed = {name: value for name, value in changes.items() if getattr(self, name) != value}
         if not changed:
             return
         for name, value in changed.items():
             setattr(self, name, value)
         if changed.get("phase"):
-            self.phases.append({"phase": self.phase, "detail": self.phase_detail, "at": _iso(time.time())})
-        self._changed()
+            self.phases.append({"phase": self.phase, "detail": self.phase_detail, "at": iso(time.time())})
+        self._changed(URGENT_SECONDS if urgent else NOTIFY_SECONDS)
         if "phase" in changed or "setup" in changed:
             self._notify()  # bring-up waits for these: no pacing
 
@@ -89,12 +95,14 @@ class State:
                 "exit_code": agent.exit_code,
                 "signal": agent.signal,
             },
-            "title": self.title,
+            "title": self.terminal.title,
+            "terminal": _facts(self.terminal),
             "viewers": self.viewers,
+            "attached": self.attached,
             "columns": self.columns,
             "rows": self.rows,
-            "last_input_at": _iso(self._last_input),
-            "last_output_at": _iso(self._last_output),
+            "last_input_at": iso(self._last_input),
+            "last_output_at": iso(self._last_output),
         }
 
     def frame(self) -> bytes:
@@ -123,11 +131,17 @@ class State:
         self._touched_at = asyncio.get_running_loop().time()
         self._changed()
 
-    def _changed(self) -> None:
+    def _changed(self, pace: float = NOTIFY_SECONDS) -> None:
         self.version += 1
-        if self._watchers and self._notify_timer is None:
-            loop = asyncio.get_running_loop()
-            self._notify_timer = loop.call_at(max(loop.time(), self._notified_at + NOTIFY_SECONDS), self._notify)
+        if not self._watchers:
+            return
+        loop = asyncio.get_running_loop()
+        due = max(loop.time(), self._notified_at + pace)
+        if self._notify_timer is not None:
+            if self._notify_timer.when() <= due:
+                return
+            self._notify_timer.cancel()
+        self._notify_timer = loop.call_at(due, self._notify)
 
     def _notify(self) -> None:
         if self._notify_timer is not None:
@@ -139,7 +153,22 @@ class State:
             watcher(frame)
 
 
-def _iso(at: float | None) -> str | None:
+def _facts(facts: Facts) -> dict[str, Any]:
+    """The JSON of what the agent has told."""
+    notification, agent_state = (
+        {**told, "at": iso(told["at"])} if told else None for told in (facts.notification, facts.agent_state)
+    )
+    return {
+        "title": facts.title,
+        "bell_at": iso(facts.bell_at),
+        "notification": notification,
+        "progress": facts.progress,
+        "agent_state": agent_state,
+    }
+
+
+def iso(at: float | None) -> str | None:
+    """Seconds since the epoch as ISO 8601 in UTC."""
     if at is None:
         return None
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""The agent's terminal: a PTY, the screen it shows, and the viewers who watch and type.
+"""The agent's terminal: a PTY, the screen it shows, and the viewers who watch and drive.
 
 The screen is kept by an emulator, so a viewer begins with one exact repaint, and one who cannot keep up is brought to
 the present by another. Nothing a viewer does or fails to do ever holds up the agent.
@@ -11,14 +11,18 @@ import os
 import pty
 import struct
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from backend.harness.audience import MAX_VIEWERS, Audience, Ending, Viewer
 from backend.harness.log import Log
+from backend.harness.notices import NO_FACTS, after
 from backend.harness.output import OutputCutter, without_questions
+from backend.harness.painting import Painter, Repaint
 from backend.harness.processes import Child, Processes, describe_exit
+from backend.harness.recording import Recording
 from backend.harness.state import Agent, State
 
 if TYPE_CHECKING:
@@ -26,7 +30,6 @@ if TYPE_CHECKING:
 
 MAX_COLUMNS = 500
 MAX_ROWS = 300
-MAX_TITLE = 200
 READ_BYTES = 16_384
 """Of output in one turn: what is read ahead is what the echo of a key has to wait for."""
 SLICE = 2_048
@@ -39,18 +42,12 @@ START_SECONDS = 0.15
 SETTLE_SECONDS = 0.02
 """One that wrote something must at least live this long: an error message is output, too."""
 
+RESIZE_SECONDS = 0.03
+"""Between two changes of size: each costs a rewrap, and a repaint for everybody."""
+
 _IUTF8 = 0o40000
 
-
-class Viewer(Protocol):
-    """What the terminal needs of a connection."""
-
-    size: tuple[int, int] | None
-
-    def show(self, text: str) -> None: ...
-    def repaint(self) -> None: ...
-    def end(self, notice: str) -> None: ...
-    def pause(self, paused: bool) -> None: ...
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +62,31 @@ class Command:
 class Terminal:
     """One agent on one PTY. `start` it once; an attach after its end starts it again."""
 
-    def __init__(self, command: Command, processes: Processes, state: State, log: Log) -> None:
+    def __init__(
+        self, command: Command, processes: Processes, state: State, log: Log, recording: Recording | None = None
+    ) -> None:
         self._command = command
         self._processes = processes
         self._state = state
         self._log = log
-        self._viewers: list[Viewer] = []
+        self._recording = recording
+        self._audience = Audience(state)
+        self._painter = Painter()
         self._master = -1
         self._child: Child | None = None
         self._output = OutputCutter()
         self._emulator: Emulator
-        self._painting: str | None = None  # The repaint of the present screen, once somebody has asked for it.
         self._working = False
         self._keys = bytearray()
         self._paused = False
         self._wrote = asyncio.Event()
+        self._resized_at = 0.0
+        self._resize_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def driven(self) -> bool:
+        """Whether one of the viewers drives."""
+        return self._audience.driver is not None
 
     async def start(self) -> str | None:
         """Starts the agent. None once it runs; the reason, with its last lines, when it ended at once or cannot start.
@@ -100,50 +107,90 @@ class Terminal:
         lines = [line for line in self._emulator.text() if line.strip()][-8:]
         return f"ended at once with {describe_exit(child.exited.result())}" + (": " + "\n".join(lines) if lines else "")
 
-    def attach(self, viewer: Viewer) -> None:
-        """Shows the present screen to `viewer` and what follows; starts the agent anew if it has ended."""
-        self._viewers.append(viewer)
-        self._state.update(viewers=len(self._viewers))
+    def attach(self, viewer: Viewer, *, drive: bool) -> bool:
+        """Lets `viewer` in, who has to ask for a repaint then; starts the agent anew if it has ended.
+
+        One who is to drive gives the screen its size at once. False, with the viewer sent away, when there is no room
+        or the agent cannot be started.
+        """
+        if len(self._audience) >= MAX_VIEWERS:
+            viewer.end(Ending(reason=f"{MAX_VIEWERS} viewers are attached, which is the most; detach one first"))
+            return False
+        if drive and viewer.size is not None:
+            self._set_size(*viewer.size)
         if self._child is None:
             try:
                 self._spawn()
             except OSError as error:
                 reason = f"cannot run {self._command.argv[0]}: {error.strerror}"
                 self._log.write(reason)
-                viewer.end(f"\r\n\x1b[31m[bridge] {reason}\x1b[0m\r\n")
-                return
-        viewer.repaint()
+                viewer.end(Ending(reason=reason))
+                return False
+        self._audience.add(viewer, drive=drive)
         viewer.pause(self._paused)
+        return True
 
     def detach(self, viewer: Viewer) -> None:
-        """Forgets `viewer`; the agent goes on."""
-        with contextlib.suppress(ValueError):
-            self._viewers.remove(viewer)
-            self._state.update(viewers=len(self._viewers))
+        """Forgets `viewer`; the agent goes on, and the screen keeps its size."""
+        self._audience.remove(viewer)
 
-    def repaint(self) -> str:
-        """What brings any terminal of the present size to the present screen."""
-        if self._painting is None:
-            self._painting = self._emulator.repaint().decode()
-        return self._painting
+    def describe(self, viewer: Viewer) -> dict[str, Any]:
+        """What `viewer` is told first: its mode, the screen's cols and rows, and the viewers."""
+        size = {"cols": self._state.columns, "rows": self._state.rows}
+        return {"mode": self._audience.mode(viewer), **size, "viewers": self._audience.describe()}
+
+    def repaint(self, scrollback: int) -> Repaint:
+        """What brings any terminal of the present size to the present screen; output from now on follows it."""
+        return self._painter.repaint(self._emulator, scrollback)
+
+    async def draw(self, drawing: "Callable[[Emulator], T]") -> T:
+        """The result of `drawing`, in a thread, for the present screen. Raises TimeoutError."""
+        return await self._painter.draw(self._emulator, drawing)
+
+    def drive(self, viewer: Viewer) -> None:
+        """Hands the terminal to `viewer`, whose size the screen takes."""
+        self._audience.drive(viewer)
+        self._fit_soon()
+
+    def watch(self, viewer: Viewer) -> None:
+        """Leaves the terminal to nobody if it was `viewer` who drove."""
+        self._audience.watch(viewer)
 
     def keys(self, viewer: Viewer, data: bytes) -> None:
-        """Types `data`; the screen takes the size of the viewer who types."""
-        self._resize_to(viewer)
+        """Types `data` if `viewer` drives, and drops it otherwise."""
+        if viewer is not self._audience.driver:
+            return
+        if self._resize_timer is not None:
+            self.fit()  # It typed after it had got this size.
         self._write(data)
         self._state.touch_input()
 
     def resize(self, viewer: Viewer, columns: int, rows: int) -> None:
-        """Gives the screen the size of `viewer`'s window."""
-        viewer.size = (min(max(columns, 1), MAX_COLUMNS), min(max(rows, 1), MAX_ROWS))
-        asyncio.get_running_loop().call_soon(self._resize_to, viewer)  # Of many in one read only the last counts.
+        """Notes the size of `viewer`'s window; the screen takes it if `viewer` drives."""
+        size = window(columns, rows)
+        if size != viewer.size:
+            viewer.size = size
+            self._audience.changed()
+        self._fit_soon()
+
+    def fit(self) -> None:
+        """Gives the screen the size of the driver's window, now."""
+        if self._resize_timer is not None:
+            self._resize_timer.cancel()
+            self._resize_timer = None
+        driver = self._audience.driver
+        if driver is not None and driver.size is not None:
+            self._set_size(*driver.size)
 
     def close(self) -> None:
         """Gives up the PTY: its programs get SIGHUP."""
-        for viewer in tuple(self._viewers):
-            viewer.end("")
+        if self._resize_timer is not None:
+            self._resize_timer.cancel()
+        for viewer in self._audience:
+            viewer.end(None)
         self._child = None
         self._close_master()
+        self._painter.close()
 
     def _spawn(self) -> Child:
         master, slave = pty.openpty()
@@ -163,12 +210,14 @@ class Terminal:
         from lapconsole.terminal.emulator import Emulator  # Late: the agent starts while this loads.
 
         self._emulator = Emulator(self._state.columns, self._state.rows)
-        self._painting = None
+        self._painter.changed()
         self._wrote.clear()
         self._readable(True)
         child.exited.add_done_callback(lambda _: self._read())
         self._log.write(f"agent started: {self._command.argv[0]} (pid {child.pid})")
-        self._state.update(agent=Agent(running=True, pid=child.pid), title="")
+        self._state.update(agent=Agent(running=True, pid=child.pid), terminal=NO_FACTS)
+        if self._recording is not None:
+            self._recording.started(self._state.columns, self._state.rows)
         return child
 
     def _read(self) -> None:
@@ -230,15 +279,19 @@ class Terminal:
 
     def _show(self, piece: str) -> None:
         if shown := without_questions(piece):
-            for viewer in tuple(self._viewers):
-                viewer.show(shown)
+            data = shown.encode(errors="replace")
+            for viewer in self._audience:
+                viewer.show(data)
+            if self._recording is not None:
+                self._recording.output(shown)
         self._emulator.feed(piece)
-        self._painting = None
+        self._painter.changed()
         if replies := self._emulator.take_replies():
             self._write(replies)
-        self._emulator.take_notices()
         self._emulator.take_dirty()
-        self._state.update(title=self._emulator.title[:MAX_TITLE])
+        if notices := self._emulator.take_notices():
+            facts, urgent = after(self._state.terminal, notices)
+            self._state.update(terminal=facts, urgent=urgent)
 
     def _ended(self, child: Child) -> None:
         """The agent is gone and all its output is shown."""
@@ -248,11 +301,13 @@ class Terminal:
         self._close_master()
         code = child.exited.result()
         self._log.write(f"agent ended: {describe_exit(code)}")
-        exit_code, number = (code, 0) if code >= 0 else (0, -code)
-        self._state.update(agent=Agent(False, None, None if number else exit_code, number or None))
-        notice = f"\r\n\x1b[2m[bridge] process exited (code={exit_code}, signal={number})\x1b[0m\r\n"
-        for viewer in tuple(self._viewers):
-            viewer.end(notice)
+        exit_code, number = (code, None) if code >= 0 else (None, -code)
+        facts = self._state.terminal.without_activity()
+        self._state.update(agent=Agent(False, None, exit_code, number), terminal=facts)
+        if self._recording is not None:
+            self._recording.exited(128 - code if code < 0 else code)
+        for viewer in self._audience:
+            viewer.end(Ending(exit_code, number))
 
     def _write(self, data: bytes) -> None:
         if self._master < 0:
@@ -281,20 +336,29 @@ class Terminal:
     def _pause(self, paused: bool) -> None:
         if paused != self._paused:
             self._paused = paused
-            for viewer in tuple(self._viewers):
+            for viewer in self._audience:
                 viewer.pause(paused)
 
-    def _resize_to(self, viewer: Viewer) -> None:
-        if viewer.size in (None, (self._state.columns, self._state.rows)):
+    def _fit_soon(self) -> None:
+        """Fits in the next turn, as of many sizes in one read only the last counts, or when it is time again."""
+        if self._resize_timer is None:
+            loop = asyncio.get_running_loop()
+            self._resize_timer = loop.call_at(max(loop.time(), self._resized_at + RESIZE_SECONDS), self.fit)
+
+    def _set_size(self, columns: int, rows: int) -> None:
+        if (columns, rows) == (self._state.columns, self._state.rows):
             return
-        columns, rows = viewer.size
+        self._resized_at = asyncio.get_running_loop().time()
         self._state.update(columns=columns, rows=rows)
         self._emulator.resize(columns, rows)
-        self._painting = None
+        self._painter.changed()
         if self._master >= 0:
             fcntl.ioctl(self._master, termios.TIOCSWINSZ, _window_size(columns, rows))
-        for viewer in tuple(self._viewers):
-            viewer.repaint()
+        if self._recording is not None:
+            self._recording.resized(columns, rows)
+        self._audience.tell({"type": "size", "cols": columns, "rows": rows})
+        for viewer in self._audience:
+            viewer.refresh()
 
     def _close_master(self) -> None:
         if self._master < 0:
@@ -305,6 +369,11 @@ class Terminal:
         self._master = -1
         self._keys.clear()
         self._pause(False)
+
+
+def window(columns: int, rows: int) -> tuple[int, int]:
+    """The size within what the terminal takes."""
+    return min(max(columns, 1), MAX_COLUMNS), min(max(rows, 1), MAX_ROWS)
 
 
 def _prepare(slave: int, columns: int, rows: int) -> None:

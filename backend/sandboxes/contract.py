@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -33,6 +34,18 @@ class Sandbox:
     """`http://127.0.0.1:PORT` or alike. Takes connections at once; requests queue until the harness accepts."""
     isolation: Mapping[str, Any]
     """JSON for the session page: {"pid_namespace": bool, "limits": {...}, "reason": str | None (what is missing)}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rescue:
+    """A file that is to outlive its sandbox."""
+
+    file: str
+    """Its name in the directory the harness was started on."""
+    target: Path
+    """Where the copy goes (0600), in place of what is there."""
+    max_bytes: int
+    """More than this of it is not copied."""
 
 
 class SandboxState(StrEnum):
@@ -70,10 +83,11 @@ class SandboxDriver(Protocol):
         """
         ...
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, rescue: Rescue | None = None) -> None:
         """End and remove a sandbox; returns when no process, port or directory of it is left. Idempotent.
 
-        Raises SandboxError naming what is left when something would not go.
+        `rescue` is copied once nothing writes to it any more; when it is no plain file or cannot be copied, it is
+        lost, and the target stays as it was. Raises SandboxError naming what is left when something would not go.
         """
         ...
 

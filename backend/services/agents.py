@@ -1,15 +1,18 @@
 """Agents: create, list, change, delete (seed 003, LAP REST 2)."""
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from backend.domain import agents as rules
 from backend.domain import clock, env_vars, files, hosts, repositories
+from backend.domain.memory import DEFAULT_PRELOAD
 from backend.domain.problems import Problem
-from backend.services.errors import Conflict, Invalid, NotFound, agent_not_found
-from backend.store import agents, sessions, skills
-from backend.store.database import Database, Row, Transaction
+from backend.services import skills
+from backend.services.errors import Conflict, Invalid, agent_not_found
+from backend.services.recordings import Recordings
+from backend.store import agents, sessions
+from backend.store.database import Database, Row
 from backend.store.secrets import Cipher, DecryptError
 
 DELETE_ATTEMPTS = 3
@@ -26,10 +29,11 @@ class SessionStopper(Protocol):
 class AgentsService:
     """Use cases on agents. Takes values whose JSON types are checked, and checks the rules of the domain."""
 
-    def __init__(self, database: Database, cipher: Cipher, sessions: SessionStopper) -> None:
+    def __init__(self, database: Database, cipher: Cipher, sessions: SessionStopper, recordings: Recordings) -> None:
         self._database = database
         self._cipher = cipher
         self._sessions = sessions
+        self._recordings = recordings
 
     async def create(self, values: Mapping[str, Any]) -> Row:
         """Store a new agent from the fields of LAP REST 2.1. Raises Invalid, or NotFound for an unknown skill id."""
@@ -39,7 +43,7 @@ class AgentsService:
         _refuse([*_problems(row), *_mask_problems(env, stored=())])
         row |= {"id": str(uuid.uuid4()), "created_at": clock.now(), "env_vars": self._encrypted(env)}
         async with self._database.begin() as tx:
-            row["prompt"] = await _with_skills(tx, row["prompt"], values.get("skill_ids", ()))
+            row["prompt"] = await skills.attached(tx, row["prompt"], values.get("skill_ids", ()))
             return await agents.add(tx, row)
 
     async def get(self, agent_id: str) -> Row:
@@ -74,10 +78,14 @@ class AgentsService:
         for _ in range(DELETE_ATTEMPTS):
             async with self._database.begin() as tx:
                 # A session may have been opened while others were being stopped: none may be active when the row goes.
-                if not await sessions.active(tx, agent_id):
+                free = not await sessions.active(tx, agent_id)
+                if free:
+                    recorded = await sessions.recorded(tx, agent_id)
                     if not await agents.remove(tx, agent_id):
                         raise agent_not_found(agent_id)
-                    return
+            if free:
+                await self._recordings.remove(recorded)
+                return
             await self._sessions.stop_all_for_agent(agent_id)
         raise Conflict(f"agent '{agent_id}' still has active sessions: stop them, then delete it again")
 
@@ -114,6 +122,8 @@ _NEW_AGENT: Mapping[str, Any] = {
     "allow_out": [],
     "deny_out": [],
     "sandbox_files": [],
+    "recording": False,
+    "preload_memory_limit": DEFAULT_PRELOAD,
 }
 _CHANGEABLE = frozenset(_NEW_AGENT) - {"harness_id", "repo_url", "requirements"}
 
@@ -156,12 +166,3 @@ def _trim_hosts(row: dict[str, Any]) -> None:
     for name in ("allow_out", "deny_out"):
         if name in row:
             row[name] = [entry.strip() for entry in row[name]]
-
-
-async def _with_skills(tx: Transaction, prompt: str | None, skill_ids: Sequence[str]) -> str | None:
-    found = await skills.by_ids(tx, skill_ids)
-    if len(found) < len(set(skill_ids)):
-        raise NotFound("one or more skill_ids not found")
-    for skill in found:
-        prompt = rules.attach_skill(prompt, skill["id"], skill["content"])
-    return prompt

@@ -37,6 +37,10 @@ class Launch:
     token: str = field(repr=False)
     hand_over: Mapping[str, Any] = field(repr=False)
     """Body of the harness's POST /session."""
+    memory_ids: tuple[str, ...] = ()
+    """The memories in its prompt, which are used once the session is ready."""
+    recording: bool = False
+    """Whether the terminal is recorded; what is recorded outlives the sandbox."""
     adopt: Sandbox | None = None
     """A running sandbox that an earlier platform process made for this session."""
 

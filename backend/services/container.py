@@ -10,7 +10,10 @@ from backend.sandboxes.local.limits import Limits
 from backend.services.agents import AgentsService
 from backend.services.events import EventFeed
 from backend.services.harness_client import HarnessClient
+from backend.services.memory import MemoryService
+from backend.services.recordings import Recordings
 from backend.services.sessions import SessionsService
+from backend.services.skills import SkillsService
 from backend.settings import Settings
 from backend.store.database import Database
 from backend.store.secrets import Cipher
@@ -26,6 +29,8 @@ class Services:
     feed: EventFeed
     agents: AgentsService
     sessions: SessionsService
+    memory: MemoryService
+    skills: SkillsService
 
 
 @asynccontextmanager
@@ -44,11 +49,15 @@ async def open_services(settings: Settings, driver: SandboxDriver | None = None)
         harness = HarnessClient()
         stack.push_async_callback(harness.aclose)
         cipher = Cipher(settings.encryption_key_value)
-        sessions = SessionsService(database, cipher, driver, harness, settings)
+        recordings = Recordings(
+            settings.data_dir, max_mb=settings.recording_max_mb, kept_mb=settings.recordings_kept_mb
+        )
+        sessions = SessionsService(database, cipher, driver, harness, recordings, settings)
         stack.push_async_callback(sessions.aclose)
-        agents = AgentsService(database, cipher, sessions)
+        agents = AgentsService(database, cipher, sessions, recordings)
         await sessions.resume()
-        yield Services(settings, database, driver, feed, agents, sessions)
+        memory, skills = MemoryService(database), SkillsService(database)
+        yield Services(settings, database, driver, feed, agents, sessions, memory, skills)
 
 
 def _limits(settings: Settings) -> Limits:

@@ -8,15 +8,25 @@ from typing import Any
 
 import httpx
 
+from backend.domain import terminal
+
 PROBE_TIMEOUT = 3.0
 HAND_OVER_TIMEOUT = 60.0
 WATCH_SILENCE = 30.0
 """Seconds without a byte on /watch, which sends a keepalive every 10 s, before the link counts as broken."""
 MAX_STATE_BYTES = 256 * 1024
+FETCH_SILENCE = 10.0
+"""Seconds the harness may take for an answer, and for each piece of it."""
+MAX_REFUSAL_BYTES = 64 * 1024
+MAX_VIEWERS = 10_000
 
 
 class HarnessUnreachable(Exception):
     """The harness did not answer, or not as its contract says; the text names what happened."""
+
+
+class HarnessHasNone(Exception):
+    """The harness answers, but does not have what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +39,10 @@ class PhaseReport:
 
 @dataclass(frozen=True, slots=True)
 class HarnessState:
-    """One frame of /watch. `setup` is waiting, running, done or failed; `failure` says why it failed."""
+    """One frame of /watch. `setup` is waiting, running, done or failed; `failure` says why it failed.
+
+    `terminal` and `attached` are as in domain.terminal, None when the harness does not tell.
+    """
 
     setup: str = "waiting"
     phases: tuple[PhaseReport, ...] = ()
@@ -37,6 +50,8 @@ class HarnessState:
     failure: str | None = None
     viewers: int = 0
     agent: dict[str, Any] = field(default_factory=dict)
+    terminal: dict[str, Any] | None = None
+    attached: list[dict[str, Any]] | None = None
 
     @classmethod
     def from_json(cls, data: Any) -> "HarnessState":
@@ -53,8 +68,10 @@ class HarnessState:
             phases=phases,
             detail=data.get("phase_detail"),
             failure=data.get("failure"),
-            viewers=viewers if isinstance(viewers, int) else 0,
+            viewers=min(max(viewers, 0), MAX_VIEWERS) if isinstance(viewers, int) else 0,
             agent=data.get("agent") or {},
+            terminal=terminal.terminal(data.get("terminal")),
+            attached=terminal.attached(data.get("attached")),
         )
 
 
@@ -102,6 +119,29 @@ class HarnessClient:
             return
 
     @asynccontextmanager
+    async def fetch(
+        self, url: str, token: str, path: str, params: dict[str, str], max_bytes: int
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The body of a GET, piece by piece. Raises HarnessHasNone for a 404, else HarnessUnreachable, also later."""
+        timeout = httpx.Timeout(PROBE_TIMEOUT, read=FETCH_SILENCE)
+        try:
+            async with self._http.stream(
+                "GET",
+                f"{url}{path}",
+                params=params,
+                headers={**_bearer(token), "Accept-Encoding": "identity"},
+                timeout=timeout,
+            ) as response:
+                if response.status_code != 200:
+                    reason = await _refusal(response)
+                    if response.status_code == 404:
+                        raise HarnessHasNone(reason)
+                    raise HarnessUnreachable(f"the harness refused {path} with {response.status_code}: {reason}")
+                yield _pieces(response, max_bytes)
+        except httpx.HTTPError as error:
+            raise HarnessUnreachable(f"the harness did not answer {path}: {_cause(error)}") from error
+
+    @asynccontextmanager
     async def watch(self, url: str, token: str) -> AsyncIterator[AsyncIterator[HarnessState]]:
         """The harness's states, the present one first; ends or raises HarnessUnreachable when the link breaks."""
         timeout = httpx.Timeout(PROBE_TIMEOUT, read=WATCH_SILENCE)
@@ -124,9 +164,33 @@ async def _states(response: httpx.Response) -> AsyncIterator[HarnessState]:
             if line.startswith(b"data:"):
                 try:
                     state = json.loads(line[5:])
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise HarnessUnreachable("the harness sent a state that is no JSON") from error
                 yield HarnessState.from_json(state)
+
+
+async def _pieces(response: httpx.Response, max_bytes: int) -> AsyncIterator[bytes]:
+    size = 0
+    try:
+        async for piece in response.aiter_raw():
+            size += len(piece)
+            if size > max_bytes:
+                raise HarnessUnreachable(f"the harness sent more than {max_bytes} bytes")
+            yield piece
+    except httpx.HTTPError as error:
+        raise HarnessUnreachable(f"the link to the harness broke: {_cause(error)}") from error
+
+
+async def _refusal(response: httpx.Response) -> str:
+    body = b""
+    async for piece in response.aiter_raw():
+        body += piece
+        if len(body) > MAX_REFUSAL_BYTES:
+            break
+    try:
+        return str(json.loads(body)["error"])[:500]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return body.decode(errors="replace")[:500]
 
 
 def _bearer(token: str) -> dict[str, str]:

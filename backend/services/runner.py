@@ -3,12 +3,16 @@
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from backend.domain import clock, sessions
 from backend.sandboxes.contract import SandboxDriver, SandboxError
 from backend.services.bringup import REASON_LIMIT, BringUp, BringUpFailed, Launch, Superseded
 from backend.services.harness_client import HarnessClient, HarnessUnreachable
+from backend.services.recordings import Recordings
+from backend.services.terminal_notes import TerminalNotes
+from backend.store import memories
 from backend.store import sessions as session_store
 from backend.store.database import Database
 
@@ -17,6 +21,20 @@ logger = logging.getLogger(__name__)
 RECONNECT_SECONDS = 1.0
 KEPT_LOG_LINES = 200
 KEPT_LOG_CHARACTERS = 64_000
+
+NOBODY_ATTACHED: Final[Mapping[str, Any]] = {"viewers": 0, "attached": []}
+"""What the row of a session without a sandbox says of its viewers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A ready session."""
+
+    session_id: str
+    sandbox_name: str
+    url: str
+    token: str = field(repr=False)
+    recording: bool
 
 
 class Runner:
@@ -27,12 +45,14 @@ class Runner:
         database: Database,
         driver: SandboxDriver,
         harness: HarnessClient,
+        recordings: Recordings,
         phase_timeouts: Mapping[str, float],
         creating_timeout: float,
     ) -> None:
         self._database = database
         self._driver = driver
         self._harness = harness
+        self._recordings = recordings
         self._phase_timeouts = phase_timeouts
         self._creating_timeout = creating_timeout
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -43,9 +63,9 @@ class Runner:
         self._own(launch.session_id, self._run(launch, creating_since, settled))
         return settled
 
-    def watch(self, session_id: str, name: str, url: str, token: str, viewers: int) -> None:
-        """Start the task of a session that is ready already; `viewers` is what its row says."""
-        self._own(session_id, self._watch(session_id, name, url, token, viewers))
+    def watch(self, session: Watched) -> None:
+        """Start the task of a session that is ready already."""
+        self._own(session.session_id, self._watch(session))
 
     async def stop(self, session_id: str) -> None:
         """End the session's task, whatever it is doing. The sandbox stays as it is."""
@@ -54,12 +74,22 @@ class Runner:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def discard(self, name: str) -> None:
-        """Remove a sandbox that no session needs; what cannot be removed is logged."""
+    async def discard(self, name: str, recorded: str | None = None) -> None:
+        """Remove a sandbox that no session needs; what cannot be removed is logged.
+
+        `recorded` is the id of the session whose recording it holds, which is kept.
+        """
+        rescue = self._recordings.rescue(recorded) if recorded else None
         try:
-            await self._driver.delete(name)
+            await self._driver.delete(name, rescue)
         except SandboxError as error:
             logger.error("sandbox %s: %s", name, error)
+        if recorded:
+            async with self._database.read() as tx:
+                exists = await session_store.get(tx, recorded) is not None
+            if not exists:  # deleted with its agent meanwhile
+                await self._recordings.remove([recorded])
+            await self._recordings.trim()
 
     async def last_log(self, name: str) -> str | None:
         """The end of the sandbox's log, to keep when the sandbox goes."""
@@ -89,6 +119,8 @@ class Runner:
                 row = await session_store.transition(
                     tx, launch.session_id, expected=mine, values=values, event_type=event
                 )
+                if row is not None and values.get("status") == sessions.READY:
+                    await memories.note_use(tx, launch.memory_ids, clock.now())
             return row is not None
 
         try:
@@ -109,7 +141,7 @@ class Runner:
         finally:
             if not settled.done():
                 settled.set_result(None)
-        await self._watch(launch.session_id, sandbox.name, sandbox.url, launch.token, viewers=0)
+        await self._watch(Watched(launch.session_id, sandbox.name, sandbox.url, launch.token, launch.recording))
 
     async def _fail(self, launch: Launch, write: Any, reason: str) -> None:
         logger.warning("session %s failed: %s", launch.session_id, reason)
@@ -120,14 +152,14 @@ class Runner:
             "log_tail": await self.last_log(launch.sandbox_name),
         }
         if await write(values, "session.failed"):
-            await self.discard(launch.sandbox_name)
+            await self.discard(launch.sandbox_name, launch.session_id if launch.recording else None)
 
-    async def _watch(self, session_id: str, name: str, url: str, token: str, viewers: int) -> None:
+    async def _watch(self, session: Watched) -> None:
         """Follow a ready session until its sandbox is gone."""
-        gone = asyncio.create_task(self._driver.wait_gone(name))
+        gone = asyncio.create_task(self._driver.wait_gone(session.sandbox_name))
         try:
             while not gone.done():
-                follow = asyncio.create_task(self._follow(session_id, url, token, viewers))
+                follow = asyncio.create_task(self._follow(session))
                 try:
                     await asyncio.wait({follow, gone}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
@@ -135,30 +167,50 @@ class Runner:
                     await asyncio.gather(follow, return_exceptions=True)
                 if not gone.done():
                     await asyncio.wait({gone}, timeout=RECONNECT_SECONDS)
-            await self._died(session_id, name, gone.result())
+            await self._died(session, gone.result())
         finally:
             gone.cancel()
 
-    async def _follow(self, session_id: str, url: str, token: str, viewers: int) -> None:
-        try:
-            async with self._harness.watch(url, token) as states:
-                async for state in states:
-                    if state.viewers != viewers:
-                        viewers = state.viewers
-                        await self._change_ready(session_id, {"viewers": viewers}, "session.updated")
-        except HarnessUnreachable as error:
-            logger.warning("session %s: %s", session_id, error)
+    async def _follow(self, session: Watched) -> None:
+        """Carry what the harness tells into the session's row until the link breaks."""
 
-    async def _died(self, session_id: str, name: str, why: str) -> None:
+        async def write(values: Mapping[str, Any]) -> None:
+            await self._change_ready(session.session_id, values, "session.updated")
+
+        async def read() -> None:
+            async with self._harness.watch(session.url, session.token) as states:
+                async for state in states:
+                    notes.take(state)
+
+        async with self._database.read() as tx:
+            row = await session_store.get(tx, session.session_id)
+        if row is None:
+            return
+        notes = TerminalNotes(row, write)
+        both = [asyncio.create_task(read()), asyncio.create_task(notes.write_for_ever())]
+        try:
+            done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except HarnessUnreachable as error:
+            logger.warning("session %s: %s", session.session_id, error)
+        except Exception:
+            logger.exception("session %s: what its harness tells could not be noted", session.session_id)
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+
+    async def _died(self, session: Watched, why: str) -> None:
         values = {
             "status": sessions.DEAD,
             "failure_reason": f"task disappeared: the sandbox ended by itself ({why})",
             "stopped_at": clock.now(),
-            "viewers": 0,
-            "log_tail": await self.last_log(name),
+            "log_tail": await self.last_log(session.sandbox_name),
+            **NOBODY_ATTACHED,
         }
-        if await self._change_ready(session_id, values, "session.dead"):
-            await self.discard(name)
+        if await self._change_ready(session.session_id, values, "session.dead"):
+            await self.discard(session.sandbox_name, session.session_id if session.recording else None)
 
     async def _change_ready(self, session_id: str, values: Mapping[str, Any], event: str) -> bool:
         async with self._database.begin() as tx:

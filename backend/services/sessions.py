@@ -6,19 +6,22 @@ import logging
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from pydantic import SecretStr
 
-from backend.domain import clock, phases, sessions, skills
-from backend.domain.agents import attached_skill_ids, supports_tui
+from backend.domain import clock, phases, prompts, sessions
+from backend.domain.agents import supports_tui
 from backend.sandboxes.contract import Sandbox, SandboxDriver, SandboxState
+from backend.services import memory, skills
 from backend.services.bringup import Launch
-from backend.services.errors import Conflict, Unavailable, agent_not_found, session_not_found
-from backend.services.harness_client import HarnessClient
-from backend.services.runner import Runner
+from backend.services.errors import Conflict, NotFound, Unavailable, agent_not_found, session_not_found
+from backend.services.harness_client import HarnessClient, HarnessHasNone, HarnessUnreachable
+from backend.services.recordings import Recordings
+from backend.services.runner import NOBODY_ATTACHED, Runner, Watched
 from backend.settings import Settings
 from backend.store import agents as agent_store
 from backend.store import sessions as session_store
@@ -30,10 +33,27 @@ logger = logging.getLogger(__name__)
 
 TOUCH_SECONDS: Final = 15.0
 """Terminal traffic is noted in `last_seen_at` at most once in this time."""
+MAX_SCREEN_BYTES: Final = 32 * 1024 * 1024
+MAX_SCROLLBACK: Final = 10_000
+REMOVAL_SECONDS: Final = 10.0
+"""How long who asks for a recording waits for the end of the sandbox: only then is it kept."""
+REMOVAL_PROBE_SECONDS: Final = 0.1
+CHUNK: Final = 256 * 1024
 
 MAX_PROMPT_VARIABLE: Final = 100_000
 """Bytes of prompt that are also given as AGENT_PROMPT: Linux starts no program with a variable above 128 KiB."""
 
+_NO_SCREEN: Final = {
+    sessions.CREATING: "session {session_id} is creating: its screen can be read once it is ready",
+    sessions.FAILED: "session {session_id} has failed and has no screen: restart it, or read its log",
+    sessions.DEAD: "session {session_id} has ended and has no screen any more: restart it, or read its log",
+}
+_NO_RECORDING: Final = {
+    sessions.CREATING: "nothing of session {session_id} is recorded yet: ask again once it is ready",
+    sessions.FAILED: "session {session_id} failed before anything was recorded",
+    sessions.DEAD: "there is no recording of session {session_id}: it ended before anything was recorded, or the "
+    "recording made room for newer ones (LAP_RECORDINGS_KEPT_MB sets how much is kept)",
+}
 LOST_WITH_RESTART: Final = (
     "the platform was restarted before the sandbox had got this session's own env_vars, which are never stored: "
     "create the session again"
@@ -49,6 +69,22 @@ class Terminal:
     touch: Callable[[], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A body on its way: read `pieces` once, which may raise HarnessUnreachable; then close `held` in any case."""
+
+    pieces: AsyncIterator[bytes]
+    held: AsyncExitStack
+
+
+@dataclass(frozen=True, slots=True)
+class _HandOver:
+    """The body of the harness's POST /session, which holds secrets, and the memories told in it."""
+
+    body: Mapping[str, Any] = field(repr=False)
+    memory_ids: tuple[str, ...]
+
+
 class TerminalRefused(Exception):
     """The terminal cannot be had; `status` is the HTTP status that says why (LAP REST 3.4)."""
 
@@ -61,21 +97,39 @@ class SessionsService:
     """What users can do with sessions."""
 
     def __init__(
-        self, database: Database, cipher: Cipher, driver: SandboxDriver, harness: HarnessClient, settings: Settings
+        self,
+        database: Database,
+        cipher: Cipher,
+        driver: SandboxDriver,
+        harness: HarnessClient,
+        recordings: Recordings,
+        settings: Settings,
     ) -> None:
         self._database = database
         self._cipher = cipher
         self._driver = driver
         self._harness = harness
+        self._recordings = recordings
         self._settings = settings
-        self._runner = Runner(database, driver, harness, settings.phase_timeouts, settings.creating_timeout_seconds)
+        self._runner = Runner(
+            database, driver, harness, recordings, settings.phase_timeouts, settings.creating_timeout_seconds
+        )
         self._touched: dict[str, float] = {}
         self._notes: set[asyncio.Task[None]] = set()
 
     async def create(
-        self, agent_id: str, *, title: str | None = None, env_vars: Mapping[str, str] | None = None
+        self,
+        agent_id: str,
+        *,
+        title: str | None = None,
+        env_vars: Mapping[str, str] | None = None,
+        recording: bool | None = None,
+        skill_ids: Sequence[str] = (),
     ) -> Row:
-        """Store a session in `creating` and start its bring-up. `env_vars` are checked already and never stored."""
+        """Store a session in `creating` and start its bring-up. `env_vars` are checked already and never stored.
+
+        `recording` None is what the agent says. Of `skill_ids` the session has, and its row shows, those that exist.
+        """
         session_id = str(uuid.uuid4())
         token = secrets.token_urlsafe(32)
         now = clock.now()
@@ -83,7 +137,9 @@ class SessionsService:
             agent = await agent_store.get(tx, agent_id)
             if agent is None:
                 raise agent_not_found(agent_id)
-            hand_over = await self._hand_over(tx, agent, session_id, title, env_vars or {})
+            recorded = agent["recording"] if recording is None else recording
+            skill_ids = [skill["id"] for skill in await skill_store.by_ids(tx, skill_ids)]
+            hand_over = await self._hand_over(tx, agent, session_id, title, env_vars or {}, recorded, skill_ids)
             row = await session_store.add(
                 tx,
                 {
@@ -94,6 +150,8 @@ class SessionsService:
                     "task_arn": _sandbox_name(session_id),
                     "tty_token": self._cipher.encrypt(token),
                     "title": title,
+                    "recording": recorded,
+                    "skill_ids": skill_ids,
                     "has_own_env": bool(env_vars),
                     "idle_timeout_ms": self._settings.idle_timeout_ms,
                     "created_at": now,
@@ -138,7 +196,7 @@ class SessionsService:
         """A new sandbox for a session that has settled; returns once it is ready.
 
         Raises Conflict while it is being created, Unavailable with the failure reason when it does not come up.
-        Its own env_vars are gone: they were never stored.
+        Its own env_vars are gone: they were never stored. A recording it has is kept until the new one takes its place.
         """
         row = await self.get(session_id)
         if row["status"] == sessions.CREATING:
@@ -149,7 +207,9 @@ class SessionsService:
             agent = await agent_store.get(tx, row["agent_id"])
             if agent is None:
                 raise agent_not_found(row["agent_id"])
-            hand_over = await self._hand_over(tx, agent, session_id, row["title"], {})
+            hand_over = await self._hand_over(
+                tx, agent, session_id, row["title"], {}, row["recording"], row["skill_ids"]
+            )
             started = await session_store.transition(
                 tx,
                 session_id,
@@ -167,14 +227,15 @@ class SessionsService:
                     "creating_since": now,
                     "ready_at": None,
                     "stopped_at": None,
-                    "viewers": 0,
+                    "terminal": None,
+                    **NOBODY_ATTACHED,
                 },
                 event_type="session.restarted",
             )
         if started is None:
             raise Conflict(f"session {session_id} was changed by someone else just now; look at it and try again")
         await self._runner.stop(session_id)
-        await self._runner.discard(row["task_arn"])
+        await self._runner.discard(row["task_arn"], _recorded(row))
         await self._runner.bring_up(_launch(started, token, hand_over), now)
         settled = await self.get(session_id)
         if settled["status"] != sessions.READY:
@@ -218,6 +279,47 @@ class SessionsService:
         url = row["sandbox_url"].replace("http", "ws", 1) + "/tty"
         return Terminal(url, token, lambda: self._touch(session_id))
 
+    async def screen(self, session_id: str, form: str, scrollback: int) -> Download:
+        """The present screen, with up to `scrollback` lines before it, as the harness gives it in that form.
+
+        Raises NotFound, Conflict while the session is not ready, Unavailable when the harness does not answer.
+        """
+        row = await self._with_terminal(session_id)
+        if row["status"] != sessions.READY:
+            raise Conflict(_NO_SCREEN[row["status"]].format(session_id=session_id))
+        try:
+            params = {"format": form, "scrollback": str(scrollback)}
+            return await self._fetch(row, "/screen", params, MAX_SCREEN_BYTES)
+        except HarnessHasNone as none:
+            raise Unavailable(
+                f"the sandbox of session {session_id} tells no screen ({none}): if an earlier version of the platform "
+                "started it, restart the session"
+            ) from none
+
+    async def recording(self, session_id: str) -> Download:
+        """The recording of the session's terminal so far, or the kept one when it has ended.
+
+        Raises NotFound when there is none, Unavailable when the harness does not answer.
+        """
+        row = await self._with_terminal(session_id)
+        if not row["recording"]:
+            raise NotFound(
+                f"session {session_id} is not recorded: create one with recording true, or set it on the agent"
+            )
+        if row["status"] == sessions.READY:
+            try:
+                return await self._fetch(row, "/recording", {}, self._recordings.max_bytes)
+            except HarnessHasNone as none:
+                raise NotFound(f"session {session_id} has no recording: {none}") from none
+        if row["status"] in sessions.ENDED:
+            await self._removed(row["task_arn"])
+        file = await self._recordings.open(session_id)
+        if file is None:
+            raise NotFound(_NO_RECORDING[row["status"]].format(session_id=session_id))
+        stack = AsyncExitStack()
+        stack.callback(file.close)
+        return Download(_pieces(file), stack)
+
     async def stop_all_for_agent(self, agent_id: str) -> None:
         """End every live session of an agent."""
         async with self._database.read() as tx:
@@ -232,7 +334,12 @@ class SessionsService:
         for name in await self._driver.list():
             if name not in wanted:
                 logger.info("removing sandbox %s, which no session needs", name)
-                await self._runner.discard(name)
+                async with self._database.read() as tx:
+                    ended = await session_store.of_sandbox(tx, name)
+                await self._runner.discard(name, _recorded(ended) if ended else None)
+        async with self._database.read() as tx:
+            recorded = await session_store.recorded(tx)
+        await self._recordings.tidy(recorded)
         for row in rows:
             try:
                 await self._resume(row)
@@ -245,17 +352,46 @@ class SessionsService:
         if self._notes:
             await asyncio.gather(*self._notes, return_exceptions=True)
 
+    async def _with_terminal(self, session_id: str) -> Row:
+        row = await self.get(session_id)
+        if not supports_tui(row["harness_id"]):
+            raise NotFound(f"session {session_id} has no terminal: {row['harness_id']} answers messages instead")
+        return row
+
+    async def _fetch(self, row: Row, path: str, params: dict[str, str], max_bytes: int) -> Download:
+        """A GET of the harness. Raises HarnessHasNone, Unavailable."""
+        token = self._cipher.decrypt(row["tty_token"])
+        stack = AsyncExitStack()
+        try:
+            pieces = await stack.enter_async_context(
+                self._harness.fetch(row["sandbox_url"], token, path, params, max_bytes)
+            )
+        except HarnessUnreachable as error:
+            raise Unavailable(
+                f"{error}. Try again; if it stays so, look at the sandbox's log or restart session {row['id']}"
+            ) from error
+        return Download(pieces, stack)
+
+    async def _removed(self, name: str) -> None:
+        """Wait until nothing is left of a sandbox, though not for ever."""
+        try:
+            async with asyncio.timeout(REMOVAL_SECONDS):
+                while name in await self._driver.list():
+                    await asyncio.sleep(REMOVAL_PROBE_SECONDS)
+        except TimeoutError:
+            logger.warning("sandbox %s is still there", name)
+
     async def _resume(self, row: Row) -> None:
         token = self._cipher.decrypt(row["tty_token"])
         if row["status"] == sessions.READY:
-            self._runner.watch(row["id"], row["task_arn"], row["sandbox_url"], token, row["viewers"])
+            self._runner.watch(Watched(row["id"], row["task_arn"], row["sandbox_url"], token, row["recording"]))
             return
         running = await self._driver.state(row["task_arn"]) is SandboxState.RUNNING
         adopt = None
         if running and row["sandbox_url"]:
             adopt = Sandbox(row["task_arn"], row["sandbox_url"], row["isolation"] or {})
         else:
-            await self._runner.discard(row["task_arn"])
+            await self._runner.discard(row["task_arn"], _recorded(row))
         handed_over = phases.step(row["phase"] or phases.PHASES[0]) > phases.step("harness_ready")
         if row["has_own_env"] and not (adopt and handed_over):
             await self._end(row, LOST_WITH_RESTART, sessions.FAILED)
@@ -264,13 +400,15 @@ class SessionsService:
             agent = await agent_store.get(tx, row["agent_id"])
             if agent is None:  # deleted since; its sessions went with it
                 return
-            hand_over = await self._hand_over(tx, agent, row["id"], row["title"], {})
+            hand_over = await self._hand_over(
+                tx, agent, row["id"], row["title"], {}, row["recording"], row["skill_ids"]
+            )
         self._runner.bring_up(_launch(row, token, hand_over, adopt), row["creating_since"])
 
     async def _end(self, row: Row, reason: str, status: str = sessions.DEAD) -> Row:
         """Bring a session to its end: first the row, so that nothing brings it back, then task and sandbox."""
         session_id = row["id"]
-        values = {"status": status, "stopped_at": clock.now(), "viewers": 0}
+        values = {"status": status, "stopped_at": clock.now(), **NOBODY_ATTACHED}
         if row["status"] in sessions.ACTIVE:
             values["failure_reason"] = reason
             values["log_tail"] = await self._runner.last_log(row["task_arn"])
@@ -286,42 +424,54 @@ class SessionsService:
             return await self.get(session_id)
         self._touched.pop(session_id, None)
         await self._runner.stop(session_id)
-        await self._runner.discard(row["task_arn"])
+        await self._runner.discard(row["task_arn"], _recorded(row))
         return ended
 
     async def _hand_over(
-        self, tx: Transaction, agent: Row, session_id: str, title: str | None, own_env: Mapping[str, str]
-    ) -> dict[str, Any]:
+        self,
+        tx: Transaction,
+        agent: Row,
+        session_id: str,
+        title: str | None,
+        own_env: Mapping[str, str],
+        recording: bool,
+        skill_ids: Sequence[str],
+    ) -> _HandOver:
         """What the harness is told: the agent's configuration with all secrets, own values winning (seed 003)."""
         settings = self._settings
         stored = {key: self._cipher.decrypt(value) for key, value in agent["env_vars"].items()}
-        prompt = agent["prompt"] or ""
+        recalled = await memory.recall(tx, agent)
+        own_prompt, skill_files = await skills.for_session(tx, agent["prompt"], skill_ids)
+        prompt = prompts.composed(recalled.block, own_prompt)
         repo_url = agent["repo_url"] or settings.preinstalled_github_repo
         platform = {
             "SESSION_ID": session_id,
             "AGENT_ID": agent["id"],
             "REPO_URL": repo_url or "",
             "BRANCH": agent["branch"],
-            "AGENT_PROMPT": prompt if len(prompt.encode()) <= MAX_PROMPT_VARIABLE else "",
+            "AGENT_PROMPT": prompt if prompt and len(prompt.encode()) <= MAX_PROMPT_VARIABLE else "",
             "LITELLM_API_BASE": settings.litellm_api_base,
             "LITELLM_DEFAULT_MODEL": agent["model"],
             "LAP_BASE_URL": settings.lap_base_url,
         }
-        return {
+        body = {
             "title": title,
             "harness_id": agent["harness_id"],
             "command": settings.harness_commands.get(agent["harness_id"]),
             "model": agent["model"],
-            "prompt": agent["prompt"],
+            "prompt": prompt,
             "repo_url": repo_url,
             "branch": agent["branch"],
             "git_token": _secret(settings.git_token),
             "requirements": agent["requirements"],
             "env": {**settings.container_env, **stored, **own_env, **{k: v for k, v in platform.items() if v}},
             "files": agent["sandbox_files"],
-            "skills": await _skill_files(tx, agent["prompt"]),
+            "skills": skill_files,
             "llm": {"base": settings.litellm_api_base, "key": _secret(settings.litellm_api_key)},
+            "recording": recording,
+            "recording_max_mb": settings.recording_max_mb,
         }
+        return _HandOver(body, recalled.memory_ids)
 
     def _touch(self, session_id: str) -> None:
         now = time.monotonic()
@@ -342,12 +492,14 @@ class SessionsService:
             )
 
 
-async def _skill_files(tx: Transaction, prompt: str | None) -> list[dict[str, str]]:
-    files: dict[str, str] = {}
-    for skill in await skill_store.by_ids(tx, attached_skill_ids(prompt)):
-        text = skills.document(skill["id"], skill["name"], skill["description"], skill["content"])
-        files[skills.slug(skill["name"], files)] = text
-    return [{"slug": slug, "content": content} for slug, content in files.items()]
+async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
+    while data := await asyncio.to_thread(file.read, CHUNK):
+        yield data
+
+
+def _recorded(row: Row) -> str | None:
+    """The session's id, if its sandbox holds a recording to keep."""
+    return row["id"] if row["recording"] else None
 
 
 def _secret(value: SecretStr | None) -> str | None:
@@ -358,13 +510,15 @@ def _sandbox_name(session_id: str) -> str:
     return f"s-{session_id.replace('-', '')}"
 
 
-def _launch(row: Row, token: str, hand_over: Mapping[str, Any], adopt: Sandbox | None = None) -> Launch:
+def _launch(row: Row, token: str, hand_over: _HandOver, adopt: Sandbox | None = None) -> Launch:
     return Launch(
         session_id=row["id"],
         agent_id=row["agent_id"],
         harness_id=row["harness_id"],
         sandbox_name=row["task_arn"],
         token=token,
-        hand_over=hand_over,
+        hand_over=hand_over.body,
+        memory_ids=hand_over.memory_ids,
+        recording=row["recording"],
         adopt=adopt,
     )

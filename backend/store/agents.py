@@ -27,6 +27,11 @@ async def get(tx: Transaction, agent_id: str) -> Row | None:
     return None if row is None else _joined(row)
 
 
+async def known(tx: Transaction, agent_id: str) -> bool:
+    """Whether there is such an agent."""
+    return await tx.scalar(select(table.c.id).where(table.c.id == agent_id)) is not None
+
+
 async def page(
     tx: Transaction, *, limit: int, offset: int, sort: Sort, descending: bool, search: str
 ) -> tuple[list[Row], int]:

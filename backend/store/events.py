@@ -26,6 +26,12 @@ TYPES: Final[frozenset[str]] = frozenset(
         "session.dead",
         "session.updated",
         "session.restarted",
+        "memory.created",
+        "memory.updated",
+        "memory.deleted",
+        "skill.created",
+        "skill.updated",
+        "skill.deleted",
     }
 )
 

@@ -54,6 +54,19 @@ async def active(tx: Transaction, agent_id: str | None = None) -> list[Row]:
     return await tx.rows(query)
 
 
+async def recorded(tx: Transaction, agent_id: str | None = None) -> list[str]:
+    """Ids of all sessions that are or were to be recorded: of one agent or of all."""
+    query = select(table.c.id).where(table.c.recording)
+    if agent_id is not None:
+        query = query.where(table.c.agent_id == agent_id)
+    return [row["id"] for row in await tx.rows(query)]
+
+
+async def of_sandbox(tx: Transaction, name: str) -> Row | None:
+    """The row of the session a sandbox was made for."""
+    return await tx.row(_rows.where(table.c.task_arn == name))
+
+
 async def add(tx: Transaction, values: Mapping[str, Any]) -> Row:
     """Store a new session; columns left out are null. Appends `session.created`.
 

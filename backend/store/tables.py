@@ -46,6 +46,8 @@ agent = Table(
     Column("env_vars", JSON, nullable=False),  # {key: encrypted value}
     Column("allow_out", JSON, nullable=False),
     Column("deny_out", JSON, nullable=False),
+    Column("recording", Boolean, nullable=False, server_default=false()),  # for new sessions
+    Column("preload_memory_limit", Integer, nullable=False, server_default=text("10")),
     Column("created_at", Text, nullable=False),
     Column("search_text", Text, nullable=False),  # name, id and harness, case-folded: SQLite folds only ASCII itself
     Column("sandbox_files", JSON, nullable=False),  # without their contents, megabytes which most queries leave out
@@ -70,7 +72,11 @@ session = Table(
     Column("title", Text),
     Column("title_preview", Text),
     Column("has_own_env", Boolean, nullable=False, server_default=false()),  # env_vars of its own, which are not stored
-    Column("viewers", Integer, nullable=False, server_default=text("0")),
+    Column("viewers", Integer, nullable=False, server_default=text("0")),  # length of `attached`, when that is told
+    Column("attached", JSON, nullable=False, server_default=text("'[]'")),  # domain.terminal.attached
+    Column("terminal", JSON(none_as_null=True)),  # domain.terminal.terminal
+    Column("recording", Boolean, nullable=False, server_default=false()),  # whether its terminal is recorded
+    Column("skill_ids", JSON, nullable=False, server_default=text("'[]'")),  # those it has besides its agent's
     Column("idle_timeout_ms", Integer, nullable=False, server_default=text("86400000")),
     Column("isolation", JSON(none_as_null=True)),
     Column("response", JSON(none_as_null=True)),
@@ -101,6 +107,36 @@ event = Table(
     sqlite_autoincrement=True,  # a sequence number is never given twice, also after the log was pruned
 )
 
+memory = Table(
+    "memory",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("agent_id", Text, ForeignKey("agent.id", ondelete="CASCADE"), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("search_text", Text, nullable=False),  # `text`, case-folded
+    Column("tags", JSON, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("pinned", Boolean, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("times_applied", Integer, nullable=False),
+    Column("last_applied_at", Text),
+    Column("source", Text, nullable=False),
+    Column("source_user_id", Text),
+    Column("source_session_id", Text),  # no foreign key: what was learnt outlives the session
+    Column("source_thread_ts", Text),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+    Index(None, "agent_id"),
+)
+
+memory_tag = Table(  # `tags` of memories, to search by
+    "memory_tag",
+    metadata,
+    Column("memory_id", Text, ForeignKey("memory.id", ondelete="CASCADE"), primary_key=True),
+    Column("tag", Text, primary_key=True),
+)
+
 skill = Table(
     "skill",
     metadata,
@@ -110,4 +146,14 @@ skill = Table(
     Column("content", Text, nullable=False),
     Column("created_at", Text, nullable=False),
     Index(None, "created_at", "id"),
+)
+
+skill_version = Table(  # contents that skills had before
+    "skill_version",
+    metadata,
+    Column("skill_id", Text, ForeignKey("skill.id", ondelete="CASCADE"), primary_key=True),
+    Column("version_number", Integer, primary_key=True),
+    Column("content", Text, nullable=False),
+    Column("changed_by_session_id", Text),
+    Column("created_at", Text, nullable=False),  # when it was replaced
 )

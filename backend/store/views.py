@@ -1,4 +1,4 @@
-"""Stored rows as the JSON the outside sees: ApiAgent, ApiSession, ApiSkill (seeds 001 and 003, LAP REST 2.2, 3.2).
+"""Stored rows as the JSON the outside sees: ApiAgent, ApiSession (seeds 001 and 003, LAP REST 2.2, 3.2) and others.
 
 Built from rows alone and without secrets, so the event log and the API share them. What depends on the caller
 (`tty_url`, `tty_token`) is added by the API.
@@ -7,8 +7,9 @@ Built from rows alone and without secrets, so the event log and the API share th
 from typing import Any
 
 from backend.domain import sessions
-from backend.domain.agents import attached_skill_ids, supports_tui
+from backend.domain.agents import supports_tui
 from backend.domain.env_vars import masked
+from backend.domain.prompts import attached_skill_ids
 from backend.store.database import Row
 
 
@@ -32,6 +33,8 @@ def agent(row: Row) -> dict[str, Any]:
         "allow_out": row["allow_out"],
         "deny_out": row["deny_out"],
         "sandbox_files": row["sandbox_files"],
+        "recording": row["recording"],
+        "preload_memory_limit": row["preload_memory_limit"],
         "created_at": row["created_at"],
     }
 
@@ -70,9 +73,45 @@ def session(row: Row) -> dict[str, Any]:
         "sandboxes": None,
         "isolation": row["isolation"],
         "viewers": row["viewers"],
+        "attached": row["attached"],
+        "terminal": row["terminal"],
+        "recording": row["recording"],
+        "skill_ids": row["skill_ids"],
     }
 
 
 def skill(row: Row) -> dict[str, Any]:
     """ApiSkill (LAP REST 7.2)."""
     return {key: row[key] for key in ("id", "name", "description", "content", "created_at")}
+
+
+def skill_without_content(row: Row) -> dict[str, Any]:
+    """ApiSkill for the event log, which is no place for long texts."""
+    return {name: value for name, value in skill(row).items() if name != "content"}
+
+
+def skill_version(row: Row) -> dict[str, Any]:
+    """A content that a skill had before."""
+    return {key: row[key] for key in ("skill_id", "version_number", "content", "changed_by_session_id", "created_at")}
+
+
+def memory(row: Row) -> dict[str, Any]:
+    """ApiMemory (LAP REST 7.1)."""
+    return {
+        "id": row["id"],
+        "agent_id": row["agent_id"],
+        "text": row["text"],
+        "tags": row["tags"],
+        "type": row["type"],
+        "priority": row["priority"],
+        "pinned": row["pinned"],
+        "disabled": row["disabled"],
+        "times_applied": row["times_applied"],
+        "last_applied_at": row["last_applied_at"],
+        "source": row["source"],
+        "source_user_id": row["source_user_id"],
+        "source_session_id": row["source_session_id"],
+        "source_thread_ts": row["source_thread_ts"],
+        "created_at": row["created_at"],
+        "updated_at": row["updated_at"],
+    }

@@ -1,4 +1,4 @@
-"""A session's terminal over a WebSocket: keys out, screen bytes in (LAP harness 1.3-1.7)."""
+"""A session's terminal over a WebSocket: keys out, screen bytes in (LAP harness 1.3-1.7), and who drives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import ssl
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from lapconsole.client import urls
+from lapconsole.client import tty_messages, urls
 from lapconsole.client.causes import cause_of, unusable_proxy
 from lapconsole.client.errors import BadInput, TtyClosed, TtyRefused, Unreachable, status_line
 
@@ -22,17 +22,15 @@ _CLOSE_SECONDS = 2.0
 
 # Received but not yet read: above this many frames the connection is no longer read, and the platform waits.
 _QUEUED_FRAMES = 64
-_FRAME_BYTES = 4 << 20
-
-# The sizes a harness takes (LAP harness 1.4).
-_MAX_COLUMNS, _MAX_ROWS = 500, 300
+_FRAME_BYTES = 16 << 20  # a repaint is one frame, scrollback and all
 
 
 class Tty:
     """One attachment to a session's terminal. Iterate for what the terminal shows, until it ends.
 
-    Frame boundaries mean nothing, and an escape sequence may be split between two frames. After the end, `closed`
-    says why.
+    With the original protocol all frames are terminal output; their boundaries mean nothing, and an escape sequence may
+    be split between two. Where `two_way` is true bytes are output, and text is for `tty_messages.read`.
+    After the end, `closed` says why.
     """
 
     def __init__(self, connection: ClientConnection) -> None:
@@ -40,18 +38,26 @@ class Tty:
         self.closed: TtyClosed | None = None
 
     @classmethod
-    async def connect(cls, url: str, token: str | None, *, connect_seconds: float = CONNECT_SECONDS) -> Tty:
+    async def connect(
+        cls, url: str, token: str | None, *, offer: bool = False, connect_seconds: float = CONNECT_SECONDS
+    ) -> Tty:
         """Attach to a terminal, given what `urls.tty_address` says.
 
+        `offer` the newer protocol: the harness then waits for a hello, if `two_way` says that it knows it.
         The token goes in a header, and only where that is refused, in the query. Raises TtyRefused with the platform's
         HTTP status, Unreachable when there is no answer, BadInput for an address that cannot be one.
         """
         try:
-            return cls(await _connect(url, token, connect_seconds))
+            return cls(await _connect(url, token, offer, connect_seconds))
         except TtyRefused as refused:
             if refused.status != 401 or not token:
                 raise
-        return cls(await _connect(urls.with_token(url, token), token, connect_seconds))
+        return cls(await _connect(urls.with_token(url, token), token, offer, connect_seconds))
+
+    @property
+    def two_way(self) -> bool:
+        """Whether the harness speaks the newer protocol."""
+        return self._connection.subprotocol == tty_messages.PROTOCOL
 
     async def __aenter__(self) -> Tty:
         return self
@@ -74,8 +80,11 @@ class Tty:
 
     async def resize(self, columns: int, rows: int) -> None:
         """Tell the size of the screen shown here. Raises TtyClosed when the terminal has ended."""
-        size = {"cols": min(max(columns, 1), _MAX_COLUMNS), "rows": min(max(rows, 1), _MAX_ROWS)}
-        await self._send(json.dumps({"type": "resize", **size}))
+        await self.say(type="resize", **size_fields(columns, rows))
+
+    async def say(self, **message: str | int) -> None:
+        """Send a control message. Raises TtyClosed when the terminal has ended."""
+        await self._send(json.dumps(message))
 
     async def aclose(self) -> None:
         """Detach. The agent goes on."""
@@ -103,13 +112,22 @@ class Tty:
         return self.closed
 
 
-async def _connect(url: str, token: str | None, seconds: float) -> ClientConnection:
+def size_fields(columns: int, rows: int) -> dict[str, int]:
+    """A size as messages tell it, within what a harness takes (LAP harness 1.4)."""
+    return {
+        "cols": min(max(columns, 1), tty_messages.MAX_COLUMNS),
+        "rows": min(max(rows, 1), tty_messages.MAX_ROWS),
+    }
+
+
+async def _connect(url: str, token: str | None, offer: bool, seconds: float) -> ClientConnection:
     loopback = urls.is_loopback(url)
     if token and not (token.isascii() and token.isprintable()):
         raise BadInput("the session's terminal token holds characters that cannot be sent")
     ready = await asyncio.to_thread(_prepare, url.startswith("wss:"))
     from websockets.asyncio.client import connect
     from websockets.exceptions import InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
+    from websockets.typing import Subprotocol
 
     class Connect(connect):
         """Follows no redirect: the token is for this address only."""
@@ -123,6 +141,7 @@ async def _connect(url: str, token: str | None, seconds: float) -> ClientConnect
             return await Connect(
                 url,
                 additional_headers={"authorization": f"Bearer {token}"} if token else None,
+                subprotocols=list(map(Subprotocol, tty_messages.OFFER)) if offer else None,
                 user_agent_header="lapconsole",
                 ssl=ready,
                 proxy=None if loopback else True,

@@ -51,7 +51,7 @@ class AgentsScreen(ListScreen):
     def make_table(self) -> Table[Agent]:
         model = self.console.model
         columns: tuple[Column[Agent], ...] = (
-            Column("name", "AGENT", lambda agent, look: ((agent.label, "strong"),), 14, sort="name", grow=2, most=32),
+            Column("name", "AGENT", lambda agent, look: ((agent.label, "strong"),), 14, sort="name", grow=1, most=32),
             Column("sessions", "SESSIONS", self._sessions, 14, grow=1, most=22),
             Column(
                 "harness",
@@ -67,8 +67,8 @@ class AgentsScreen(ListScreen):
                 lambda agent, look: ((agent.model or "", "muted"),),
                 12,
                 sort="model",
-                grow=2,
-                most=36,
+                grow=3,
+                most=32,
                 fold=4,
             ),
             Column("repository", "REPOSITORY", self._repository, 14, grow=3, most=60, fold=5),

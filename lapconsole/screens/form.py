@@ -129,6 +129,10 @@ class Form(ModalScreen[None], inherit_bindings=True):
         return str(getattr(control, "text", None) or getattr(control, "value", "") or "").strip()
 
     def action_send(self) -> None:
+        # By way of the field in use: what was typed ahead of the key is in its queue, and is to be sent, too.
+        (self.focused or self).call_later(self._check_and_send)
+
+    def _check_and_send(self) -> None:
         if self._sending:
             return
         problems = self.problems()

@@ -83,6 +83,9 @@ class ListScreen(ConsoleScreen):
         self._draw_panes()
         self.draw_frame()
 
+    def on_table_folded(self) -> None:
+        self.draw_frame()
+
     def _set_empty(self) -> None:
         words = self.empty_words()
         if words != self.table.empty:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from textual import work
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
@@ -99,7 +100,7 @@ class SessionScreen(ConsoleScreen):
         self._take_over()
         # A failed bring-up is best understood from its log; everything else starts with the phases.
         self.action_pane("log" if self._session.status in ("ready", "failed") else "timeline")
-        self.run_worker(self._follow_log(), group="log", exit_on_error=False)
+        self._follow_log()
 
     # -- news
 
@@ -109,7 +110,7 @@ class SessionScreen(ConsoleScreen):
             self._news.set()
         elif changes.link and self.console.model.link.current:
             self._news.set()
-            self._refresh_events()
+            self._read_events()
 
     def tick(self) -> None:
         self._draw()
@@ -123,7 +124,7 @@ class SessionScreen(ConsoleScreen):
             moved = (session.status, session.phase) != (self._session.status, self._session.phase)
             self._session = session
             if moved:
-                self._refresh_events()
+                self._read_events()
         self._draw()
 
     def _draw(self) -> None:
@@ -145,7 +146,7 @@ class SessionScreen(ConsoleScreen):
         if since is not None:
             first.append((f" {age(since)}", "muted"))
         first += [dot, (session.agent_name or session.agent_id[:8], "strong"), dot, (session.harness_id, "plain")]
-        if session.status != "ready":
+        if session.status not in ("ready", "dead"):
             first += [dot, *phase_parts(session, look)]
         if session.viewers:
             first += [dot, (f"{session.viewers} watching", "muted")]
@@ -169,6 +170,7 @@ class SessionScreen(ConsoleScreen):
 
     # -- log and events
 
+    @work(group="log", exit_on_error=False)
     async def _follow_log(self) -> None:
         """Read the end of the sandbox's log again and again while the screen is in sight and there is a sandbox."""
         while True:
@@ -194,9 +196,7 @@ class SessionScreen(ConsoleScreen):
             self.log_view.say("")
             self.log_view.feed(text)
 
-    def _refresh_events(self) -> None:
-        self.run_worker(self._read_events(), group="events", exclusive=True, exit_on_error=False)
-
+    @work(group="events", exclusive=True, exit_on_error=False)
     async def _read_events(self) -> None:
         """Learn the exact times of the phases; where there is no event log, what the console saw has to do."""
         platform = self.console.platform

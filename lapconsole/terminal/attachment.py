@@ -1,21 +1,24 @@
-"""Staying attached to a session's terminal: find it, connect, pass bytes both ways, and come back when it breaks."""
+"""Staying attached to a session's terminal: find it, connect, drive or watch it, and come back when it breaks."""
 
 from __future__ import annotations
 
 import asyncio
+import getpass
 import logging
 import random
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from time import monotonic
 from typing import Protocol
 
-from lapconsole.client import urls
+from lapconsole.client import tty_messages, urls
 from lapconsole.client.errors import BadInput, ClientError, PlatformError, TtyClosed, TtyRefused
-from lapconsole.client.models import PHASES, Session
-from lapconsole.client.tty import Tty
+from lapconsole.client.models import PHASES, Session, safe_line
+from lapconsole.client.tty import Tty, size_fields
+from lapconsole.client.tty_messages import DRIVE, WATCH, Exit, ModeGiven, Repaint, Size, Viewer, Viewers, Welcome
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +27,11 @@ LAST_RETRY_SECONDS = 30.0
 NOT_READY_SECONDS = 1.0
 # A connection that held this long starts over with the first retry.
 STEADY_SECONDS = 10.0
+WELCOME_SECONDS = 10.0
+
+# Lines of scrollback to ask for: at once where the first screen came this quickly, else when somebody looks back.
+SCROLLBACK = 2000
+QUICK_SECONDS = 0.5
 
 FRAME_BYTES = 16 * 1024
 # Typed but not yet sent: what comes on top, such as a huge paste into a link that stands still, is refused.
@@ -70,21 +78,74 @@ class Sessions(Protocol):
     async def session(self, session_id: str) -> Session: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Our place at a terminal. `original`: the platform knows only the original protocol, in which whoever is there
+    drives and nobody is told of the others. `size`: the terminal's columns and lines, None where it follows ours.
+    """
+
+    mode: str
+    original: bool = False
+    id: str = ""
+    size: tuple[int, int] | None = None
+    viewers: tuple[Viewer, ...] = ()
+
+    @property
+    def drives(self) -> bool:
+        return self.mode == DRIVE
+
+    @property
+    def driver(self) -> Viewer | None:
+        """The other one who drives; None when it is us, or nobody."""
+        return next((viewer for viewer in self.viewers if viewer.mode == DRIVE and viewer.id != self.id), None)
+
+
+class Display(Protocol):
+    """Where an attachment shows what it gets."""
+
+    async def show_output(self, data: bytes) -> None:
+        """Take output. May wait, to slow it down."""
+
+    async def show_repaint(self, data: bytes, size: tuple[int, int], *, fresh: bool) -> None:
+        """Take the present state of a terminal of this size; `fresh` when its scrollback comes with it."""
+
+    def attachment_changed(self) -> None:
+        """`state` or `seat` is another."""
+
+    def attachment_news(self, words: str) -> None:
+        """Something passing, to be told in a few words."""
+
+
+def viewer_name() -> str:
+    """What others see of us: user@host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "somebody"
+    return safe_line(f"{user}@{socket.gethostname().partition('.')[0]}")[: tty_messages.MAX_NAME]
+
+
 class _Outbox:
     """What waits to be sent on one connection. It dies with it: nothing typed into one reaches the next."""
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        self.size: tuple[int, int] | None = size
+    def __init__(self) -> None:
+        self.size: tuple[int, int] | None = None
+        self.messages: list[dict[str, str | int]] = []
         self.keys = bytearray()
         self.wake = asyncio.Event()
+
+    def say(self, **message: str | int) -> None:
+        self.messages.append(message)
         self.wake.set()
 
     async def send_all(self, tty: Tty) -> None:
-        """Send sizes and keys as they come. Returns when the terminal has ended."""
+        """Send messages, sizes and keys as they come. Returns when the terminal has ended."""
         try:
             while True:
                 await self.wake.wait()
                 self.wake.clear()
+                while self.messages:
+                    await tty.say(**self.messages.pop(0))
                 if self.size is not None:
                     size, self.size = self.size, None
                     await tty.resize(*size)
@@ -99,8 +160,8 @@ class _Outbox:
 class Attachment:
     """One session's terminal, for as long as `run` runs.
 
-    `find_platform` gives the platform to ask, None while there is no connection to it;
-    `output` takes what the terminal shows, and may wait to slow it down; `changed` is told each new state.
+    `find_platform` gives the platform to ask, None while there is no connection to it. With `watch` it never drives by
+    itself; else it drives when nobody else does. After a break it asks for what it had.
     """
 
     def __init__(
@@ -108,24 +169,34 @@ class Attachment:
         find_platform: Callable[[], Sessions | None],
         session_id: str,
         size: tuple[int, int],
+        display: Display,
         *,
-        output: Callable[[bytes | str], Awaitable[None]],
-        changed: Callable[[State], None],
+        watch: bool = False,
+        name: str = "",
     ) -> None:
         self.session: Session | None = None
         self.state = State(Phase.FINDING)
+        self.seat: Seat | None = None
         self._find_platform = find_platform
         self._session_id = session_id
         self._size = size
-        self._output = output
-        self._changed = changed
+        self._display = display
+        self._wanted = WATCH if watch else DRIVE
+        self._name = name or viewer_name()
         self._outbox: _Outbox | None = None
         self._again = asyncio.Event()
         self._failures = 0
+        self._ghost = ""  # our id on the connection before, which the harness may not have missed yet
+        self._repaint: Repaint | None = None  # the next output is this
+        self._resizing = False  # the terminal is about to take our size: what it shows until then is not worth it
+        self._has_scrollback = False
+        self._greeted_at: float | None = None
 
     def type(self, data: bytes) -> bool:
-        """Send keys. False when they are not sent: there is no connection, or it takes no more."""
-        if self._outbox is None or len(self._outbox.keys) + len(data) > UNSENT_BYTES:
+        """Send keys. False when they are not sent: there is no connection, it takes no more, or we only watch."""
+        if self._outbox is None or self.seat is None or not self.seat.drives:
+            return False
+        if len(self._outbox.keys) + len(data) > UNSENT_BYTES:
             return False
         self._outbox.keys += data
         self._outbox.wake.set()
@@ -137,6 +208,33 @@ class Attachment:
         if self._outbox is not None:
             self._outbox.size = self._size
             self._outbox.wake.set()
+
+    def drive(self) -> None:
+        """Take the terminal over, whoever drives it now."""
+        self._ask_for(DRIVE)
+
+    def watch(self) -> None:
+        """Give it up. What is typed but not sent yet is forgotten."""
+        if self._outbox is not None:
+            self._outbox.keys.clear()
+        self._ask_for(WATCH)
+
+    def _ask_for(self, mode: str) -> None:
+        if self._outbox is None or self.seat is None or self.seat.mode == mode:
+            return
+        self._wanted = mode
+        if self.seat.original:  # it knows no watching: keys are merely kept back here
+            self._sit(replace(self.seat, mode=mode))
+        else:
+            self._outbox.say(type=mode)
+
+    def want_scrollback(self) -> bool:
+        """Somebody looks back: ask for what is missing. True when it is on its way now."""
+        if self._has_scrollback or self._outbox is None or self.seat is None or self.seat.original:
+            return False
+        self._has_scrollback = True
+        self._outbox.say(type="repaint", scrollback=SCROLLBACK)
+        return True
 
     def again(self) -> None:
         """Try now, instead of waiting; starts an agent that has ended."""
@@ -173,7 +271,11 @@ class Attachment:
 
     def _set(self, state: State) -> None:
         self.state = state
-        self._changed(state)
+        self._display.attachment_changed()
+
+    def _sit(self, seat: Seat) -> None:
+        self.seat = seat
+        self._display.attachment_changed()
 
     async def _attach(self) -> State:
         """Attach once. Gives why it is over."""
@@ -188,30 +290,128 @@ class Attachment:
                 return obstacle
             address = urls.tty_address(platform.base_url, session)
             self._set(State(Phase.CONNECTING))
-            tty = await Tty.connect(address.url, address.token)
+            tty = await Tty.connect(address.url, address.token, offer=True)
         except ClientError as error:
             return _why_not(error)
         async with tty:
             return await self._live(tty)
 
     async def _live(self, tty: Tty) -> State:
-        outbox = self._outbox = _Outbox(self._size)
+        outbox = self._outbox = _Outbox()
         sending = asyncio.create_task(outbox.send_all(tty))
-        tail, began = b"", monotonic()
+        began = monotonic()
         try:
-            self._set(State(Phase.LIVE))
-            await self._output(_CANCEL)
-            async for data in tty:
-                raw = data.encode() if isinstance(data, str) else data
-                tail = (tail + raw)[-_TAIL_BYTES:]
-                await self._output(raw)
+            return await (self._follow(tty) if tty.two_way else self._follow_original(tty))
         finally:
             self._outbox = None
             sending.cancel()
             await asyncio.wait([sending])
-        if monotonic() - began > STEADY_SECONDS:
-            self._failures = 0
-        return _why_over(tty.closed, tail)
+            if monotonic() - began > STEADY_SECONDS:
+                self._failures = 0
+
+    async def _follow_original(self, tty: Tty) -> State:
+        """Show what comes in the original protocol, until it ends."""
+        self.resize(*self._size)
+        self.seat = Seat(self._wanted, original=True)
+        self._set(State(Phase.LIVE))
+        self._display.attachment_news("original protocol")
+        await self._display.show_output(_CANCEL)
+        tail = b""
+        async for data in tty:
+            raw = data.encode() if isinstance(data, str) else data
+            tail = (tail + raw)[-_TAIL_BYTES:]
+            await self._display.show_output(raw)
+        return _why_over(tty.closed, _exit_told(tail))
+
+    async def _follow(self, tty: Tty) -> State:
+        """Show what comes, and keep to what is told about sizes and seats, until it ends."""
+        assert self._outbox is not None
+        self._has_scrollback = False
+        self._repaint = None
+        self._greeted_at = monotonic()
+        # Not as the driver, who would be taken over: first see whether there is one.
+        self._outbox.say(type="hello", name=self._name, mode=WATCH, **size_fields(*self._size), scrollback=0)
+        frames = aiter(tty)
+        welcome = await self._welcome(frames)
+        if welcome is None:
+            return _lost(str(tty.closed) if tty.closed is not None else "the terminal did not answer the greeting")
+        self._sit_down(welcome)
+        end: Exit | None = None
+        async for data in frames:
+            if isinstance(data, bytes):
+                await self._show(data)
+            elif isinstance(message := tty_messages.read(data), Exit):
+                end = message
+            elif message is not None:
+                self._told(message)
+        return _why_over(tty.closed, end)
+
+    async def _welcome(self, frames: AsyncIterator[str | bytes]) -> Welcome | None:
+        try:
+            async with asyncio.timeout(WELCOME_SECONDS):
+                async for data in frames:
+                    if isinstance(data, str) and isinstance(message := tty_messages.read(data), Welcome):
+                        return message
+        except TimeoutError:
+            pass
+        return None
+
+    def _sit_down(self, welcome: Welcome) -> None:
+        assert self._outbox is not None
+        # Our own connection of before may still be taken for alive.
+        others = tuple(viewer for viewer in welcome.viewers if viewer.id != self._ghost)
+        size = (welcome.columns, welcome.rows)
+        seat = Seat(welcome.mode, id=welcome.viewer, size=size, viewers=others)
+        self._ghost = welcome.viewer
+        self._resizing = False
+        if self._wanted == DRIVE and seat.driver is None:
+            self._outbox.say(type=DRIVE)
+            self._resizing = {"cols": size[0], "rows": size[1]} != size_fields(*self._size)
+        else:
+            self._wanted = WATCH  # also after the next break: whoever has watched goes on watching
+        self.seat = seat
+        self._set(State(Phase.LIVE))
+
+    def _told(self, message: tty_messages.Message) -> None:
+        assert self.seat is not None
+        seat = self.seat
+        match message:
+            case Repaint():
+                self._repaint = message
+            case Size(columns, rows):
+                self._resizing = False
+                self._sit(replace(seat, size=(columns, rows)))
+            case ModeGiven(mode, by):
+                taken = seat.drives and mode == WATCH and self._wanted == DRIVE
+                if taken and self._outbox is not None:
+                    self._outbox.keys.clear()
+                if mode == WATCH and self._resizing and self._outbox is not None:
+                    self._resizing = False
+                    self._outbox.say(type="repaint", scrollback=0)
+                self._wanted = mode
+                self._sit(replace(seat, mode=mode))
+                if taken:
+                    self._display.attachment_news(f"{by or 'somebody'} took over")
+            case Viewers(viewers):
+                self._sit(replace(seat, viewers=viewers))
+
+    async def _show(self, data: bytes) -> None:
+        assert self.seat is not None and self.seat.size is not None
+        repaint, self._repaint = self._repaint, None
+        if self._resizing:
+            return
+        if repaint is None:
+            await self._display.show_output(data)
+            return
+        await self._display.show_repaint(data, self.seat.size, fresh=repaint.scrollback > 0)
+        if repaint.skipped:
+            self._has_scrollback = False
+            self._display.attachment_news("skipped ahead")
+        if self._greeted_at is not None:
+            quick = monotonic() - self._greeted_at < QUICK_SECONDS
+            self._greeted_at = None
+            if quick:
+                self.want_scrollback()
 
 
 def _obstacle(session: Session) -> State | None:
@@ -254,10 +454,17 @@ def _lost(cause: str) -> State:
     return State(Phase.LOST, cause, "It tries again by itself; what is typed meanwhile is not sent.")
 
 
-def _why_over(closed: TtyClosed | None, tail: bytes) -> State:
-    if match := _ENDED.search(tail):
-        code, signal = int(match[1]), int(match[2])
-        how = f"killed by signal {signal}" if signal else f"exit code {code}"
+def _exit_told(tail: bytes) -> Exit | None:
+    """What the last of the output says of the agent's end (LAP harness 1.6)."""
+    match = _ENDED.search(tail)
+    if match is None:
+        return None
+    return Exit(None, int(match[2])) if int(match[2]) else Exit(int(match[1]), None)
+
+
+def _why_over(closed: TtyClosed | None, end: Exit | None) -> State:
+    if end is not None:
+        how = f"killed by signal {end.signal}" if end.signal else f"exit code {end.code or 0}"
         return State(Phase.ENDED, f"the agent has ended ({how})")
     if closed is not None and closed.code == 1000:
         return State(Phase.ENDED, f"the session closed its terminal{f': {closed.reason}' if closed.reason else ''}")

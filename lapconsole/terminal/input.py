@@ -256,6 +256,13 @@ def wheel_keys(up: bool, modes: Modes, lines: int = 3) -> bytes:
 _NOT_PASTED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _END_MARKER = re.compile("(?:\x1b\\[|\x9b)20[01]~")
 _NEWLINE = re.compile("\r\n|\n")
+_ANY_NEWLINE = re.compile("\r\n|\n|\r")
+
+
+def paste_risk(text: str) -> tuple[int, int]:
+    """How many lines a paste has, and how many control characters that will be left out of it."""
+    lines = len(_ANY_NEWLINE.findall(text.rstrip("\r\n"))) + 1
+    return lines, len(_NOT_PASTED.findall(text))
 
 
 def paste(text: str, modes: Modes) -> bytes:

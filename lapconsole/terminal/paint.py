@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import takewhile
 from typing import Literal
@@ -18,6 +18,7 @@ from lapconsole.terminal.styles import Color, Style
 
 CursorShape = Literal["block", "underline", "bar"]
 
+REVERSE = RichStyle(reverse=True)
 _LINK_SCHEMES = ("https://", "http://", "mailto:")
 _LINK_LENGTH = 2083
 
@@ -89,6 +90,49 @@ def _alike(before: Iterable[Segment], after: Iterable[Segment]) -> int:
     """How many cells the first segments that are the same cover."""
     alike = takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False))
     return sum(segment.cell_length for segment, _ in alike)
+
+
+def marked(strip: Strip, marks: Iterable[tuple[int, int, RichStyle]]) -> Strip:
+    """The strip with columns (start, end) in another style laid over their own; of two at one place the later counts.
+
+    REVERSE turns what is reversed already back.
+    """
+    columns = strip.cell_length
+    over: list[RichStyle | None] = [None] * columns
+    for start, end, style in marks:
+        over[max(0, start) : end] = [style] * (min(end, columns) - max(0, start))
+    cuts = [x for x in range(1, columns) if over[x] is not over[x - 1]]
+    segments: list[Segment] = []
+    for start, piece in zip([0, *cuts], _divided(strip, [*cuts, columns]), strict=True):
+        style_here = over[start]
+        segments += piece if style_here is None else _over(piece, style_here)
+    return Strip(segments, columns)
+
+
+def _divided(strip: Strip, cuts: list[int]) -> Iterable[Iterable[Segment]]:
+    """The strip cut at these columns, the last of which is its end."""
+    if not strip.text.isascii():
+        return strip.divide(cuts)
+    pieces: list[list[Segment]] = [[]]
+    place, index = 0, 0
+    for text, style, _ in strip:
+        while place + len(text) > cuts[index]:
+            taken = cuts[index] - place
+            if taken:
+                pieces[-1].append(Segment(text[:taken], style))
+            text, place = text[taken:], place + taken
+            pieces.append([])
+            index += 1
+        pieces[-1].append(Segment(text, style))
+        place += len(text)
+    return pieces
+
+
+def _over(piece: Iterable[Segment], style: RichStyle) -> Iterator[Segment]:
+    for text, own, _ in piece:
+        own = own or RichStyle.null()
+        turned = style is REVERSE and own.reverse
+        yield Segment(text, own + (RichStyle(reverse=False) if turned else style))
 
 
 def with_cursor(strip: Strip, column: int, shape: CursorShape) -> Strip:

@@ -1,69 +1,70 @@
-"""The terminal widget: shows an emulator's screen at the pace of the link, and turns keys and mouse into bytes."""
+"""The terminal widget: a surface that turns keys and mouse into bytes, and can look back, search, select and copy."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from time import monotonic
+from typing import ClassVar, Literal
 
+from rich.style import Style as RichStyle
 from textual import events
 from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
-from textual.widget import Widget
 
-from lapconsole.terminal import alt_keys
+from lapconsole.terminal import alt_keys, clipboard
 from lapconsole.terminal import input as encode
-from lapconsole.terminal.cells import Run
-from lapconsole.terminal.emulator import Emulator
+from lapconsole.terminal.document import Document, Place
+from lapconsole.terminal.emulator import Emulator, Notice
+from lapconsole.terminal.links import links
 from lapconsole.terminal.modes import Modes
-from lapconsole.terminal.paint import CursorShape, change, paint, with_cursor
+from lapconsole.terminal.paint import REVERSE, CursorShape, marked, paint, with_cursor
+from lapconsole.terminal.review import Mark, Review, Unit, Wish
+from lapconsole.terminal.surface import Surface
 
-# Output is taken in slices this long, for this long at a time; then whatever else is ready runs, keys before all.
-SLICE_BYTES = 4096
-TURN_SECONDS = 0.008
-BREATH_SECONDS = 0.001
-# `ready` lets a reader go on below this much output not yet taken.
-HIGH_WATER_BYTES = 256 * 1024
-
-FRAMES_PER_SECOND = 30
-FRAMES_PER_SECOND_SSH = 15
-# A program that opened a synchronized update shows nothing half done, but no longer than this.
-SYNC_HOLD_SECONDS = 0.12
-RESIZE_SECONDS = 0.05
-# Programs animate their title, and can ring without end.
-TITLE_SECONDS = 1.0
-BELL_SECONDS = 0.5
 WHEEL_LINES = 3
+#: Pasting more lines than this, or any control character, has to be confirmed.
+PASTE_LINES = 5
+CLICK_SECONDS = 0.4
+#: How long a selection made with the mouse is still shown after it is copied.
+LINGER_SECONDS = 0.8
+DRAG_SCROLL_SECONDS = 0.05
+SEARCH_SECONDS = 0.003
+MAX_NEEDLE = 200
+_KEPT_STRIPS = 2000
 
 _PLAIN = Modes()
-_END_OF_SYNC = b"\x1b[?2026l"
 _ESCAPE_KEY = "ctrl+right_square_bracket"
-_CURSOR_SHAPES: dict[int, CursorShape] = {3: "underline", 4: "underline", 5: "bar", 6: "bar"}
 _GROUP_SEPARATOR = b"\x1d"  # what Ctrl+] types, on whatever key the keyboard has it
+_LEFT_BUTTON = 1
+_UNITS = {1: Unit.CELL, 2: Unit.WORD, 3: Unit.LINE}
+
+AgentClipboard = Literal["ask", "allow", "deny"]
 
 
 class Mode(StrEnum):
-    """Who gets the keys: the agent, the one-line command mode, or the view of the scrollback."""
+    """Who gets the keys: the agent, the one-line command mode, the look back, or the line a search is typed in."""
 
     LIVE = "live"
     COMMAND = "command"
     SCROLLBACK = "scrollback"
+    SEARCH = "search"
 
 
-class TerminalView(Widget, can_focus=True):
-    """A terminal. `feed` it output; it posts `Input` for what is typed and `Resized` when its size changes.
+class TerminalView(Surface, can_focus=True):
+    """A terminal. `feed` it output; it posts `Input` for what is typed.
 
-    While it has the focus it keeps one key for itself, Ctrl+], which opens the command mode.
+    While it has the focus it keeps one key for itself, Ctrl+], which opens the command mode. While `driving` is false
+    nothing is typed, clicked or pasted into the program; `Refused` tells of the attempt.
     """
 
     DEFAULT_CSS = """
-    TerminalView { width: 1fr; height: 1fr; background: $background; color: $foreground; }
+    TerminalView > .terminal--match { text-style: underline; }
+    TerminalView > .terminal--current { text-style: bold reverse; }
     """
-    ALLOW_SELECT = False
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"terminal--match", "terminal--current"}
 
     class Input(Message):
         """Bytes for the program, typed, pasted or clicked."""
@@ -72,29 +73,15 @@ class TerminalView(Widget, can_focus=True):
             super().__init__()
             self.data = data
 
-    class Resized(Message):
-        """The screen has this size now."""
+    class Command(Message):
+        """The person asks for something in the command mode: detach, drive, watch or links."""
 
-        def __init__(self, columns: int, lines: int) -> None:
+        def __init__(self, name: Literal["detach", "drive", "watch", "links"]) -> None:
             super().__init__()
-            self.columns = columns
-            self.lines = lines
-
-    class TitleChanged(Message):
-        """The program named its window."""
-
-        def __init__(self, title: str) -> None:
-            super().__init__()
-            self.title = title
-
-    class Bell(Message):
-        """The program rang."""
-
-    class Detach(Message):
-        """The person wants to leave."""
+            self.name = name
 
     class ModeChanged(Message):
-        """Keys go elsewhere now, or the scrollback has moved."""
+        """Keys go elsewhere now, or what is looked at has changed."""
 
         def __init__(self, mode: Mode) -> None:
             super().__init__()
@@ -103,6 +90,27 @@ class TerminalView(Widget, can_focus=True):
     class Offered(Message):
         """The program wants to set the clipboard; `offered` is kept until the person takes it."""
 
+    class Copied(Message):
+        """Text of so many bytes went to the clipboard; or it did not, because terminals do not take so much."""
+
+        def __init__(self, size: int, *, by_agent: bool = False) -> None:
+            super().__init__()
+            self.size = size
+            self.by_agent = by_agent
+
+        @property
+        def too_large(self) -> bool:
+            return self.size > clipboard.LIMIT_BYTES
+
+    class PasteAsked(Message):
+        """A paste that should be confirmed; `paste` does it. `controls`: characters that will be left out."""
+
+        def __init__(self, text: str, lines: int, controls: int) -> None:
+            super().__init__()
+            self.text = text
+            self.lines = lines
+            self.controls = controls
+
     class Offline(Message):
         """A key was pressed while there is no program to send it to (`connected` is false)."""
 
@@ -110,33 +118,32 @@ class TerminalView(Widget, can_focus=True):
             super().__init__()
             self.key = key
 
+    class LookedBack(Message):
+        """The person wants to see what is above the screen."""
+
+    class Refused(Message):
+        """Something was typed while somebody else drives, or nobody (`driving` is false)."""
+
     def __init__(self, *, scrollback: int = 10_000, id: str | None = None, classes: str | None = None) -> None:
-        super().__init__(id=id, classes=classes)
-        self.emulator = Emulator(80, 24, scrollback=scrollback)
-        self.offered = ""
-        self._connected = True
+        super().__init__(scrollback=scrollback, id=id, classes=classes)
         self.mode = Mode.LIVE
-        self._waiting: deque[bytes] = deque()
-        self._taken = 0  # of the first of them
-        self._backlog = 0
-        self._room = asyncio.Event()
-        self._room.set()
-        self._turn: asyncio.Handle | None = None
-        self._frame: asyncio.TimerHandle | None = None
-        self._resize: asyncio.Handle | None = None
-        self._interval = 1 / (FRAMES_PER_SECOND_SSH if os.environ.get("SSH_CONNECTION") else FRAMES_PER_SECOND)
-        self._shown_at = 0.0
-        self._sync_since: float | None = None
-        self._stale = False
-        self._rows: list[Strip] = []  # as they were at the last frame, without the cursor
-        self._cursor: tuple[int, int, CursorShape] | None = None
-        self._lines_back = 0
-        self._history_length = 0
-        self._sized = False
-        self._title = ""
-        self._title_due: asyncio.Handle | None = None
-        self._titled_at = self._rang_at = float("-inf")
+        self.offered = ""
+        self.agent_clipboard: AgentClipboard = "ask"
+        self.needle = ""
+        self.review: Review | None = None
+        self._connected = True
+        self._driving = True
+        self._seen: list[Strip] = []  # of the review, as they were drawn last
+        self._painted: dict[int, Strip] = {}  # lines of its document, without what is marked in them
+        self._marked: dict[int, tuple[tuple[Mark, ...], Strip]] = {}  # and with it
+        self._mark_styles: dict[str, RichStyle] = {}
+        self._searching: asyncio.Handle | None = None
         self._pointer: tuple[int, int, int] | None = None
+        self._selecting = False
+        self._clicks = (float("-inf"), 0, 0, 0)  # when and where the last one was, and how many there were at once
+        self._drag: asyncio.Handle | None = None
+        self._dragged_to = (0, 0)
+        self._linger: asyncio.Handle | None = None
 
     @property
     def connected(self) -> bool:
@@ -147,184 +154,236 @@ class TerminalView(Widget, can_focus=True):
     def connected(self, connected: bool) -> None:
         if connected != self._connected:
             self._connected = connected
-            if self.is_attached:
-                self._draw(())
+            self._show_cursor()
 
-    # Output
+    @property
+    def driving(self) -> bool:
+        """Whether what is typed goes to the program. If not, it is told as `Refused`."""
+        return self._driving
 
-    def feed(self, data: bytes | str) -> None:
-        """Take output of the program. It is worked off in the background; see `ready`."""
-        if isinstance(data, str):
-            data = data.encode("utf-8", errors="replace")
-        if not data:
-            return
-        self._waiting.append(data)
-        self._backlog += len(data)
-        if self._backlog > HIGH_WATER_BYTES:
-            self._room.clear()
-        if self._turn is None and self.is_attached:
-            self._turn = asyncio.get_running_loop().call_soon(self._work)
-
-    async def ready(self) -> None:
-        """Wait until there is room for more output."""
-        await self._room.wait()
-
-    def _work(self) -> None:
-        """Take output for one turn of the event loop."""
-        self._turn = None
-        deadline = monotonic() + TURN_SECONDS
-        while self._waiting and monotonic() < deadline:
-            self.emulator.feed(self._slice())
-            self._stale = True
-            self._note_sync()
-            self._show()
-        # The harness answers what the program asks of its terminal; a second answer would be typed into it.
-        self.emulator.take_replies()
-        self._tell_notices()
-        if self._backlog <= HIGH_WATER_BYTES:
-            self._room.set()
-        if self._waiting:
-            # Not call_soon: a short wait lets every key that has come run through all its stations first.
-            self._turn = asyncio.get_running_loop().call_later(BREATH_SECONDS, self._work)
-
-    def _slice(self) -> bytes:
-        """The next piece of output: never beyond the end of a synchronized update, where a frame is whole."""
-        data, start = self._waiting[0], self._taken
-        end = data.find(_END_OF_SYNC, start, start + SLICE_BYTES)
-        cut = start + SLICE_BYTES if end < 0 else end + len(_END_OF_SYNC)
-        piece = data[start:cut]
-        self._backlog -= len(piece)
-        self._taken = cut
-        if cut >= len(data):
-            self._waiting.popleft()
-            self._taken = 0
-        return piece
-
-    def _note_sync(self) -> None:
-        if not self.emulator.modes.synchronized:
-            self._sync_since = None
-        elif self._sync_since is None:
-            self._sync_since = monotonic()
-
-    def _show(self) -> None:
-        """Draw what has changed, if a frame is due; else come back when it is."""
-        if not self._stale or not self.is_attached:
-            return
-        now = monotonic()
-        wait = self._shown_at + self._interval - now
-        if self._sync_since is not None:
-            wait = max(wait, self._sync_since + SYNC_HOLD_SECONDS - now)
-        if wait <= 0 and self._link_behind():
-            wait = self._interval
-        if wait <= 0:
-            self._stale = False
-            self._shown_at = now
-            self._draw(self.emulator.take_dirty())
-        else:
-            self._frame = _sooner(self._frame, wait, self._frame_due)
-
-    def _frame_due(self) -> None:
-        self._frame = None
-        self._show()
-
-    def _link_behind(self) -> bool:
-        """Whether a write waits behind the one being written to the outer terminal.
-
-        Frames on top would only show the past, and behind thirty of them Textual blocks the event loop.
-        """
-        writer = getattr(self.app._driver, "_writer_thread", None)
-        queue = getattr(writer, "_queue", None)
-        return queue is not None and not queue.empty()
+    @driving.setter
+    def driving(self, driving: bool) -> None:
+        if driving != self._driving:
+            self._driving = driving
+            self._show_cursor()
 
     # Drawing
 
-    def _draw(self, rows: Iterable[int]) -> None:
-        """Paint these rows of the screen and the cursor, and have what changed shown. A view scrolled back stays."""
-        if self._lines_back:
-            return
-        base, columns, lines = self.rich_style, self.emulator.columns, self.emulator.lines
-        if len(self._rows) != lines:
-            self._rows = [Strip.blank(columns, base)] * lines
-            rows = range(lines)
-        changed: list[Region] = []
-        for y in rows:
-            strip = paint(self.emulator.row(y), columns, base)
-            start, end = change(self._rows[y], strip)
-            if start < end:
-                self._rows[y] = strip
-                changed.append(Region(start, y, end - start, 1))
-        before, self._cursor = self._cursor, self._cursor_now()
-        if self._cursor != before:
-            # Two columns, for a cursor on a wide character.
-            changed.extend(Region(x, y, 2, 1) for x, y, _ in filter(None, (before, self._cursor)))
-        if changed:
-            self.refresh(*_joined(changed))
+    def _show_cursor(self) -> None:
+        if self.is_attached and self.review is None:
+            self._draw(())
 
     def _cursor_now(self) -> tuple[int, int, CursorShape] | None:
-        emulator = self.emulator
-        if not emulator.cursor_visible or not self.connected:
+        cursor = super()._cursor_now()
+        if cursor is None or not self.connected:
             return None
-        x, y = emulator.cursor
-        shape = _CURSOR_SHAPES.get(emulator.modes.cursor_shape, "block") if self.has_focus else "underline"
-        return min(x, emulator.columns - 1), y, shape
+        return cursor if self.has_focus and self.driving else (cursor[0], cursor[1], "underline")
+
+    def _show(self) -> None:
+        if self.review is None:
+            super()._show()
+        else:
+            self._stale = False  # all is drawn anew when the live screen comes back
 
     def _redraw(self) -> None:
-        """Paint everything anew: the theme, the size or the part of the scrollback shown has changed."""
-        emulator, base = self.emulator, self.rich_style
-        self._settle_history()
-        if self._lines_back:
-            first = emulator.scrollback_lines - self._lines_back
-            self._rows = [paint(self._line(first + y), emulator.columns, base) for y in range(emulator.lines)]
-            self._cursor = None
+        if self.review is None:
+            super()._redraw()
         else:
             self._rows = []
-            self._draw(emulator.take_dirty())
-        self.refresh()
+            self._forget_painted()
+            self._seen = []
+            self._draw_review()
 
-    def _line(self, index: int) -> list[Run]:
-        """A line counted from the oldest of the scrollback on through the screen."""
-        emulator = self.emulator
-        beyond = index - emulator.scrollback_lines
-        return emulator.scrollback_row(index) if beyond < 0 else emulator.row(beyond)
+    def _take_over(self, coming: Emulator) -> None:
+        super()._take_over(coming)
+        if self.review is not None:
+            self._renew(self.review, rebuilt=True)  # there may be more above it now
+            self._review_moved()
 
     def render_line(self, y: int) -> Strip:
-        if y >= len(self._rows):
-            return Strip.blank(self.size.width, self.rich_style)
-        if self._cursor is not None and self._cursor[1] == y:
-            return with_cursor(self._rows[y], self._cursor[0], self._cursor[2])
-        return self._rows[y]
+        if self.review is None:
+            return super().render_line(y)
+        if y < len(self._seen):
+            return self._framed(self._seen[y], y)
+        return self._below(y - len(self._seen))
 
-    def notify_style_update(self) -> None:
-        super().notify_style_update()
-        if self.is_attached:
-            self._redraw()
+    def _draw_review(self) -> None:
+        """Paint the lines of the review in sight, and have those shown that look different now."""
+        if self.review is None:
+            return
+        before = self._seen
+        if not self._painted or len(self._painted) > _KEPT_STRIPS:
+            self._forget_painted()
+            self._mark_styles = {
+                "selection": REVERSE,
+                "match": self.get_component_rich_style("terminal--match", partial=True),
+                "current": self.get_component_rich_style("terminal--current", partial=True),
+            }
+        review, base = self.review, self.rich_style
+        self._seen = [self._review_line(review, review.top + y, base) for y in range(review.height)]
+        if len(before) != len(self._seen):
+            self.refresh()
+            return
+        changed = [y for y, (old, new) in enumerate(zip(before, self._seen, strict=True)) if old != new]
+        if changed:
+            self.refresh(*(Region(0, y, self.size.width, 1) for y in changed))
 
-    # Scrollback
+    def _review_line(self, review: Review, index: int, base: RichStyle) -> Strip:
+        columns = review.document.columns
+        if index >= len(review.document):
+            return Strip.blank(columns, base)
+        strip = self._painted.get(index)
+        if strip is None:
+            strip = self._painted[index] = paint(review.document.row(index), columns, base)
+        if marks := tuple(review.marks(index)):
+            known, drawn = self._marked.get(index, ((), strip))
+            if known != marks:
+                drawn = marked(strip, [(start, end, self._mark_styles[kind]) for start, end, kind in marks])
+                self._marked[index] = (marks, drawn)
+            strip = drawn
+        if review.cursor is not None and review.cursor.line == index:
+            strip = with_cursor(strip, review.cursor.column, "block")
+        return strip
+
+    def _forget_painted(self) -> None:
+        self._painted.clear()
+        self._marked.clear()
+
+    # Looking back
 
     @property
     def lines_back(self) -> int:
         """How many lines the view is scrolled back; 0 shows the live screen."""
-        return self._lines_back
+        return self.review.lines_back if self.review is not None else 0
 
     def scroll_back(self, lines: int) -> None:
         """Move the view by so many lines, back when positive, as far as there are any."""
-        before = self._lines_back
-        self._settle_history()
-        self._lines_back = max(0, min(self._lines_back + lines, self._history_length))
-        if self._lines_back != before:
-            self._redraw()
-            self.post_message(self.ModeChanged(self.mode))
+        review = self.review
+        if lines > 0:
+            self.post_message(self.LookedBack())
+        if review is None:
+            if lines <= 0 or not self.emulator.scrollback_lines:
+                return
+            review = self._look_back()
+        elif lines < 0 and review.lines_back + lines <= 0:
+            self._renew(review)
+        review.scroll(lines)
+        if self.mode is Mode.LIVE and not review.lines_back:
+            self.show_live()
+        else:
+            self._review_moved()
 
     def show_live(self) -> None:
         """Go back to the live screen."""
-        self.scroll_back(-self.emulator.scrollback_lines)
+        if self.review is None:
+            return
+        self._stop_lingering()
+        self.review = None
+        self._seen = []
+        self._forget_painted()
+        self._redraw()
+        self.post_message(self.ModeChanged(self.mode))
 
-    def _settle_history(self) -> None:
-        """Keep a view that is scrolled back on the same lines, though new ones came below it or all were erased."""
-        length = self.emulator.scrollback_lines
-        if self._lines_back:
-            self._lines_back = max(0, min(self._lines_back + length - self._history_length, length))
-        self._history_length = length
+    def _look_back(self) -> Review:
+        """The review, begun on what is in sight now if there is none."""
+        if self.review is None:
+            document = Document.of(self.emulator)
+            lines = self.emulator.lines
+            self.review = Review(document, min(lines, self.size.height), len(document) - lines + self._pan)
+            self._seen = []
+            self._draw_review()
+        return self.review
+
+    def _renew(self, review: Review, *, rebuilt: bool = False) -> None:
+        """Go on with what the program has written meanwhile, unless something found or marked is in use."""
+        if review.search is None and review.cursor is None:
+            review.renew(Document.of(self.emulator), rebuilt=rebuilt)
+            self._forget_painted()
+
+    def _review_moved(self) -> None:
+        self._draw_review()
+        self.post_message(self.ModeChanged(self.mode))
+
+    def _apply_size(self) -> None:
+        if self.review is not None:
+            height = self.size.height
+            self.review.resize(height if self._follows else min(self.emulator.lines, height))
+        super()._apply_size()
+
+    # Search
+
+    def _begin_search(self) -> None:
+        self.post_message(self.LookedBack())
+        self._look_back()
+        self.needle = ""
+        self._enter(Mode.SEARCH)
+
+    def _search_key(self, event: events.Key) -> None:
+        key, review = event.key, self._look_back()
+        if key in ("enter", "escape"):
+            if key == "escape":
+                self.needle = ""
+                review.find("")
+            review.settle()
+            self._enter(Mode.SCROLLBACK)
+            self._draw_review()
+        elif key == "backspace":
+            self._search(self.needle[:-1])
+        elif key == "ctrl+u":
+            self._search("")
+        elif event.character and event.character.isprintable():
+            self._search(self.needle + event.character)
+
+    def _search(self, needle: str) -> None:
+        self.needle = needle[:MAX_NEEDLE]
+        self._look_back().find(self.needle)
+        self._search_on()
+
+    def _search_on(self) -> None:
+        """Search for one turn of the event loop, and come back for the next."""
+        if self._searching is not None:
+            self._searching.cancel()
+            self._searching = None
+        review = self.review
+        if review is None or not self.is_attached:
+            return
+        if review.search_on(monotonic() + SEARCH_SECONDS):
+            self._searching = asyncio.get_running_loop().call_later(0.001, self._search_on)
+        self._review_moved()
+
+    # Copying
+
+    def _copy(self, text: str, *, by_agent: bool = False) -> None:
+        """Put text into the clipboard of the person's terminal, if it can take so much."""
+        size = clipboard.size(text)
+        if size <= clipboard.LIMIT_BYTES:
+            self.app.copy_to_clipboard(text)
+            driver = self.app._driver
+            if driver is not None and (wrapped := clipboard.through_tmux(text, os.environ)):
+                driver.write(wrapped)
+                self.app.run_worker(clipboard.into_tmux(text), group="clipboard", exit_on_error=False)
+        self.post_message(self.Copied(size, by_agent=by_agent))
+
+    def copy(self, text: str) -> None:
+        """Put text into the clipboard; `Copied` says how it went."""
+        if text:
+            self._copy(text)
+
+    def _tell_notices(self, notices: list[Notice]) -> None:
+        super()._tell_notices(notices)
+        texts = [notice.text for notice in notices if notice.kind == "clipboard" and notice.text]
+        if not texts or self.agent_clipboard == "deny" or clipboard.size(texts[-1]) > clipboard.LIMIT_BYTES:
+            return
+        # Who only watches has not asked for anything this program does.
+        if self.agent_clipboard == "allow" and self.driving:
+            self._copy(texts[-1], by_agent=True)
+        else:
+            self.offered = texts[-1]
+            self.post_message(self.Offered())
+
+    def links(self) -> list[str]:
+        """The links in what is looked at, or else in the screen and its scrollback; the newest first."""
+        return links(self.review.document if self.review is not None else Document.of(self.emulator))
 
     # Keys
 
@@ -344,79 +403,109 @@ class TerminalView(Widget, can_focus=True):
             self._command_key(event)
         elif encode.key(event.key, event.character, _PLAIN) == _GROUP_SEPARATOR:
             self._enter(Mode.COMMAND)
+        elif self.mode is Mode.SEARCH:
+            self._search_key(event)
         elif self.mode is Mode.SCROLLBACK:
             self._scrollback_key(event.key)
         else:
             self._live_key(event)
 
     def _live_key(self, event: events.Key) -> None:
-        pages = {"shift+pageup": 1, "shift+pagedown": -1}.get(event.key)
-        if pages and not self.emulator.alternate:
+        # Who watches has no other use for these.
+        bare = self.connected and not self.driving
+        pages = {"shift+pageup": 1, "shift+pagedown": -1, "pageup": bare, "pagedown": -bare}.get(event.key)
+        if pages and (bare or not self.emulator.alternate):
             self.scroll_back(pages * self._page)
         elif not self.connected:
             self.post_message(self.Offline(event.key))
+        elif not self.driving:
+            if self.review is not None:
+                self.show_live()
+            else:
+                self.post_message(self.Refused())
         elif data := encode.key(event.key, event.character, self.emulator.modes):
             self.show_live()
             self._type(data)
 
     def _command_key(self, event: events.Key) -> None:
         key = event.key
-        if key == "d":
+        if key == "right_square_bracket" or encode.key(key, event.character, _PLAIN) == _GROUP_SEPARATOR:
             self._enter(Mode.LIVE)
-            self.post_message(self.Detach())
-        elif key == "right_square_bracket" or encode.key(key, event.character, _PLAIN) == _GROUP_SEPARATOR:
-            self._enter(Mode.LIVE)
-            if self.connected:
+            if self._taking_input:
+                self.show_live()
                 self._type(encode.key(_ESCAPE_KEY, None, self.emulator.modes))
-        elif key == "s":
-            self._enter(Mode.SCROLLBACK)
-        elif key == "y" and self.offered:
-            text, self.offered = self.offered, ""
-            self.app.copy_to_clipboard(text)
-            self._enter(Mode.LIVE)
         elif key == "escape":
             self.show_live()
             self._enter(Mode.LIVE)
+        elif key == "d":
+            self._ask("detach")
+        elif key == "t" and not self.driving:
+            self._ask("drive")
+        elif key == "w" and self.driving:
+            self._ask("watch")
+        elif key == "o":
+            self._ask("links")
+        elif key == "s":
+            self.post_message(self.LookedBack())
+            self._look_back()
+            self._enter(Mode.SCROLLBACK)
+        elif key == "slash":
+            self._begin_search()
+        elif key in ("v", "V"):
+            self._look_back().key(key)
+            self._enter(Mode.SCROLLBACK)
+            self._draw_review()
+        elif key == "y" and self.offered:
+            text, self.offered = self.offered, ""
+            self._enter(Mode.LIVE)
+            self._copy(text)
+
+    def _ask(self, name: Literal["detach", "drive", "watch", "links"]) -> None:
+        self._enter(Mode.LIVE)
+        self.post_message(self.Command(name))
 
     def _scrollback_key(self, key: str) -> None:
-        page, everything = self._page, self.emulator.scrollback_lines
-        if key in ("q", "escape"):
+        review = self._look_back()
+        if not review.lines_back:
+            self._renew(review)
+        wish = review.key(key)
+        if wish is Wish.SEARCH:
+            self._begin_search()
+        elif wish is not None:
+            text = review.text(clipboard.LIMIT_BYTES) if wish is Wish.COPY else ""
+            self.mode = Mode.LIVE
             self.show_live()
-            self._enter(Mode.LIVE)
-            return
-        steps = {
-            "up": 1,
-            "k": 1,
-            "down": -1,
-            "j": -1,
-            "pageup": page,
-            "ctrl+b": page,
-            "shift+pageup": page,
-            "pagedown": -page,
-            "ctrl+f": -page,
-            "shift+pagedown": -page,
-            "space": -page,
-            "home": everything,
-            "g": everything,
-            "end": -everything,
-            "G": -everything,
-        }
-        self.scroll_back(steps.get(key, 0))
+            self.copy(text)
+        else:
+            self._review_moved()
 
     @property
     def _page(self) -> int:
-        return max(1, self.emulator.lines - 1)
+        return max(1, min(self.emulator.lines, self.size.height) - 1)
 
     @property
     def _taking_input(self) -> bool:
-        return self.connected and self.mode is Mode.LIVE
+        return self.connected and self.driving and self.mode is Mode.LIVE
 
     def on_paste(self, event: events.Paste) -> None:
         event.stop()
         event.prevent_default()
+        if self.mode is Mode.SEARCH:
+            self._search(self.needle + (event.text.splitlines() or [""])[0])
+        elif self.mode is Mode.LIVE and self.connected and not self.driving:
+            self.post_message(self.Refused())
+        elif self._taking_input:
+            lines, controls = encode.paste_risk(event.text)
+            if lines > PASTE_LINES or controls:
+                self.post_message(self.PasteAsked(event.text, lines, controls))
+            else:
+                self.paste(event.text)
+
+    def paste(self, text: str) -> None:
+        """Type a text as a paste, if there is still somebody to type it to."""
         if self._taking_input:
             self.show_live()
-            self._type(encode.paste(event.text, self.emulator.modes))
+            self._type(encode.paste(text, self.emulator.modes))
 
     # Focus
 
@@ -427,25 +516,36 @@ class TerminalView(Widget, can_focus=True):
     def on_blur(self) -> None:
         alt_keys.release(self)
         self.release_mouse()
+        self._selecting = False
         self._focus_changed(False)
 
     def _focus_changed(self, gained: bool) -> None:
-        self._draw(())
-        if self.connected:
+        self._show_cursor()
+        if self.connected and self.driving:
             self._type(encode.focus(gained, self.emulator.modes))
 
-    # Mouse
+    # Mouse: the program's where it has asked for it, else for selecting; with Shift always for selecting
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        if self._report("press", event.button, event):
+        event.stop()
+        if not event.shift and self._report("press", event.button, event):
             self.capture_mouse()  # for the release, wherever it happens
+        elif event.button == _LEFT_BUTTON and self.mode in (Mode.LIVE, Mode.SCROLLBACK):
+            self._begin_selection(event)
 
     def on_mouse_up(self, event: events.MouseUp) -> None:
+        event.stop()
         self.release_mouse()
-        self._report("release", event.button, event)
+        if self._selecting:
+            self._end_selection()
+        else:
+            self._report("release", event.button, event)
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        if (event.x, event.y, event.button) != self._pointer:
+        event.stop()
+        if self._selecting:
+            self._select_to(event.x, event.y)
+        elif not event.shift and (event.x, event.y, event.button) != self._pointer:
             self._report("move", event.button, event)
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
@@ -464,7 +564,7 @@ class TerminalView(Widget, can_focus=True):
         if self._report("press", button, event):
             return
         up = button == encode.WHEEL_UP
-        if self._taking_input and self.emulator.alternate and not self._lines_back:
+        if self._taking_input and self.emulator.alternate and self.review is None:
             self._type(encode.wheel_keys(up, self.emulator.modes))
         else:
             self.scroll_back(WHEEL_LINES if up else -WHEEL_LINES)
@@ -472,90 +572,87 @@ class TerminalView(Widget, can_focus=True):
     def _report(self, action: encode.MouseAction, button: int, event: events.MouseEvent) -> bool:
         """Tell the program of a mouse event, if it wants to know."""
         event.stop()
-        if not self._taking_input or self._lines_back:
+        if not self._taking_input or self.review is not None:
             return False
         emulator = self.emulator
-        x, y = min(max(event.x, 0), emulator.columns - 1), min(max(event.y, 0), emulator.lines - 1)
+        x, y = min(max(event.x, 0), emulator.columns - 1), min(max(event.y + self._pan, 0), emulator.lines - 1)
         data = encode.mouse(action, button, x, y, emulator.modes, shift=event.shift, alt=event.meta, ctrl=event.ctrl)
         self._pointer = (event.x, event.y, event.button)
         self._type(data)
         return bool(data)
 
-    # Size
+    def _begin_selection(self, event: events.MouseEvent) -> None:
+        self._stop_lingering()
+        at, x, y, count = self._clicks
+        again = monotonic() - at < CLICK_SECONDS and (x, y) == (event.x, event.y)
+        count = count % 3 + 1 if again else 1
+        self._clicks = (monotonic(), event.x, event.y, count)
+        review = self._look_back()
+        review.anchor = None
+        review.cursor = None
+        self._selecting = True
+        self.capture_mouse()
+        if count > 1:
+            review.select(self._place(review, event.x, event.y), _UNITS[count], extend=False)
+        self._review_moved()
 
-    def on_resize(self, event: events.Resize) -> None:
-        if self._resize is not None:
-            self._resize.cancel()
-        # The first size counts at once; while a window is dragged only the last one does.
-        wait = RESIZE_SECONDS if self._sized else 0
-        self._resize = asyncio.get_running_loop().call_later(wait, self._apply_size)
+    def _select_to(self, x: int, y: int) -> None:
+        review = self._look_back()
+        _, from_x, from_y, count = self._clicks
+        if review.anchor is None:
+            if (x, y) == (from_x, from_y):
+                return
+            review.select(self._place(review, from_x, from_y), _UNITS[count], extend=False)
+        review.select(self._place(review, x, y), review.unit, extend=True)
+        self._dragged_to = (x, y)
+        if not 0 <= y < review.height and self._drag is None:
+            self._scroll_drag()
+        self._draw_review()
 
-    def _apply_size(self) -> None:
-        self._resize = None
-        columns, lines = self.content_size
-        if not self.is_attached or not columns or not lines:
+    def _scroll_drag(self) -> None:
+        """Scroll for as long as the mouse is held beyond the top or the bottom."""
+        self._drag = None
+        review, (x, y) = self.review, self._dragged_to
+        if review is None or not self._selecting or 0 <= y < review.height:
             return
-        self._sized = True
-        if (columns, lines) != (self.emulator.columns, self.emulator.lines):
-            self._settle_history()
-            self.emulator.resize(columns, lines)
-            # Lines are wrapped anew, so no count of them holds; the view stays about where it was.
-            self._history_length = self.emulator.scrollback_lines
-            self._lines_back = min(self._lines_back, self._history_length)
-        self._redraw()
-        self.post_message(self.Resized(columns, lines))
+        beyond = -y if y < 0 else review.height - 1 - y
+        review.top = max(0, min(review.top - beyond, review.bottom))
+        review.select(self._place(review, x, y), review.unit, extend=True)
+        self._review_moved()
+        self._drag = asyncio.get_running_loop().call_later(DRAG_SCROLL_SECONDS, self._scroll_drag)
+
+    def _place(self, review: Review, x: int, y: int) -> Place:
+        line = review.top + min(max(y, 0), review.height - 1)
+        return Place(min(line, len(review.document) - 1), min(max(x, 0), review.document.columns - 1))
+
+    def _end_selection(self) -> None:
+        self._selecting = False
+        if self.review is None or self.review.selection is None:
+            self._lingered()
+            return
+        self.copy(self.review.text(clipboard.LIMIT_BYTES))
+        # What was taken is to be seen, and a third click may follow.
+        self._linger = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._lingered)
+
+    def _lingered(self) -> None:
+        self._linger = None
+        if self.mode is not Mode.LIVE or self.review is None:
+            return
+        if self.review.lines_back:
+            self.review.anchor = self.review.cursor = None
+            self._review_moved()
+        else:
+            self.show_live()
+
+    def _stop_lingering(self) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
 
     # Life
 
-    def on_mount(self) -> None:
-        if self._waiting:
-            self._turn = asyncio.get_running_loop().call_soon(self._work)
-
     def on_unmount(self) -> None:
         alt_keys.release(self)
-        for handle in (self._turn, self._frame, self._resize, self._title_due):
+        for handle in (self._searching, self._drag, self._linger):
             if handle is not None:
                 handle.cancel()
-        self._room.set()
-
-    def _tell_notices(self) -> None:
-        now, notices = monotonic(), self.emulator.take_notices()
-        if self.emulator.title != self._title and self._title_due is None:
-            wait = max(0.0, self._titled_at + TITLE_SECONDS - now)
-            self._title_due = asyncio.get_running_loop().call_later(wait, self._tell_title)
-        if now >= self._rang_at + BELL_SECONDS and any(notice.kind == "bell" for notice in notices):
-            self._rang_at = now
-            self.post_message(self.Bell())
-        if texts := [notice.text for notice in notices if notice.kind == "clipboard" and notice.text]:
-            self.offered = texts[-1]
-            self.post_message(self.Offered())
-
-    def _tell_title(self) -> None:
-        self._title_due = None
-        self._titled_at = monotonic()
-        self._title = self.emulator.title
-        self.post_message(self.TitleChanged(self._title))
-
-
-def _sooner(handle: asyncio.TimerHandle | None, wait: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
-    """Have `callback` called after `wait` seconds, or when `handle` is due if that is before."""
-    loop = asyncio.get_running_loop()
-    if handle is not None:
-        if handle.when() <= loop.time() + wait:
-            return handle
-        handle.cancel()
-    return loop.call_later(wait, callback)
-
-
-def _joined(regions: Iterable[Region]) -> Iterator[Region]:
-    """The regions, with neighbouring rows of the same columns made one: a full redraw is one region, not fifty."""
-    last: Region | None = None
-    for region in sorted(regions, key=lambda region: region.y):
-        if last is not None and (last.bottom, last.column_span) == (region.y, region.column_span):
-            last = Region(last.x, last.y, last.width, last.height + 1)
-            continue
-        if last is not None:
-            yield last
-        last = region
-    if last is not None:
-        yield last

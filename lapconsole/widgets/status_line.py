@@ -20,7 +20,7 @@ def environment(label: str) -> str:
     words = label.lower()
     if words in ("embedded", "localhost") or "local" in words or words.startswith("127."):
         return "local"
-    if "prod" in words or "live" in words:
+    if "prod" in words:
         return "production"
     return "staging" if any(part in words for part in ("stag", "test", "dev", "qa")) else "other"
 

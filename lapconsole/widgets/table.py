@@ -60,6 +60,9 @@ class Table(ScrollView, Generic[E], can_focus=True, inherit_bindings=False):
             super().__init__()
             self.row_id = row_id
 
+    class Folded(Message):
+        """Other columns than before are folded away."""
+
     def __init__(
         self,
         columns: Sequence[Column[E]],
@@ -260,7 +263,10 @@ class Table(ScrollView, Generic[E], can_focus=True, inherit_bindings=False):
 
     def on_resize(self) -> None:
         width = self.scrollable_content_region.width
+        before = self._folded
         self._layout, self._folded = lay_out(self._columns, width - MARGIN)
+        if self._folded != before:
+            self.post_message(self.Folded())
         self._drawn.clear()
         self._reshaped()
 

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from backend.app import create_app
-from backend.sandboxes.contract import Sandbox, SandboxError, SandboxSpec, SandboxState
+from backend.sandboxes.contract import Rescue, Sandbox, SandboxError, SandboxSpec, SandboxState
 from backend.services.container import Services
 from backend.settings import Settings
 from backend.store.database import prepare
@@ -35,7 +35,7 @@ class NoSandboxes:
     async def wait_gone(self, name: str) -> str:
         return "gone"
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, rescue: Rescue | None = None) -> None:
         self.deleted.append(name)
 
     async def logs(self, name: str, tail_lines: int, since_seconds: int | None = None) -> str:

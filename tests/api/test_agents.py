@@ -60,6 +60,8 @@ async def test_the_least_agent(client: httpx.AsyncClient) -> None:
         "allow_out": [],
         "deny_out": [],
         "sandbox_files": [],
+        "recording": False,
+        "preload_memory_limit": 10,
     }
 
 
@@ -75,6 +77,7 @@ async def test_the_fullest_agent_reads_back_the_same(client: httpx.AsyncClient) 
         "mcp_servers": ["https://mcp.example.com/x"],
         "allow_out": [" *.example.com ", "10.0.0.0/8"],
         "deny_out": ["example.org"],
+        "recording": True,
         "sandbox_files": [{**FILE, "content_type": "text/plain", "size": 5}],
     }
     agent = await create(client, **fields, env_vars={"TOKEN": "s3cret"}, tools=["ignored"], future="ignored")
@@ -145,7 +148,10 @@ async def test_skills_are_appended_to_the_prompt(client: httpx.AsyncClient, serv
             values = {"id": f"skill_{name}", "name": name, "content": f"Do {name}.", "created_at": "2026"}
             await tx.execute(insert(skill).values(values))
     agent = await create(client, prompt="Be kind.\n", skill_ids=["skill_b", "skill_a", "skill_b"])
-    assert agent["prompt"] == "Be kind.\n\n<!-- skill:skill_b -->\nDo b.\n\n<!-- skill:skill_a -->\nDo a."
+    assert agent["prompt"] == (
+        "Be kind.\n\n<!-- skill:skill_b -->\nDo b.\n<!-- /skill:skill_b -->"
+        "\n\n<!-- skill:skill_a -->\nDo a.\n<!-- /skill:skill_a -->"
+    )
     assert agent["attached_skill_ids"] == ["skill_b", "skill_a"]
     response = await client.post(AGENTS, json={"model": "m", "skill_ids": ["skill_a", "skill_x"]})
     assert (response.status_code, response.json()["error"]) == (404, "one or more skill_ids not found")

@@ -77,6 +77,10 @@ async def test_a_ready_terminal_session(client: httpx.AsyncClient) -> None:
         "sandboxes": None,
         "isolation": {"pid_namespace": True},
         "viewers": 0,
+        "attached": [],
+        "terminal": None,
+        "recording": False,
+        "skill_ids": [],
     }
 
 

@@ -35,6 +35,7 @@ def test_defaults() -> None:
     assert settings.data_dir.is_absolute()
     assert settings.database_path == settings.data_dir / "platform.db"
     assert settings.master_key is settings.encryption_key is settings.lap_base_url is None
+    assert (settings.recording_max_mb, settings.recordings_kept_mb) == (64, 1024)
     assert settings.container_env == settings.harness_commands == settings.phase_timeouts == {}
 
 
@@ -57,6 +58,8 @@ def test_every_variable(monkeypatch: pytest.MonkeyPatch) -> None:
         LAP_SANDBOX_MEMORY_MB="512",
         LAP_SANDBOX_CPUS="1.5",
         LAP_SANDBOX_PIDS="100",
+        LAP_RECORDING_MAX_MB="8",
+        LAP_RECORDINGS_KEPT_MB="0",
     )
     assert (settings.host, settings.port, settings.idle_timeout_ms) == ("0.0.0.0", 0, 1000)
     assert settings.data_dir == Path.home() / "somewhere"
@@ -69,6 +72,7 @@ def test_every_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.harness_command("codex") is None
     assert settings.phase_timeouts == {"cloning_repo": 12.5}
     assert (settings.sandbox_memory_mb, settings.sandbox_cpus, settings.sandbox_pids) == (512, 1.5, 100)
+    assert (settings.recording_max_mb, settings.recordings_kept_mb) == (8, 0)
     assert "gateway-key" not in repr(settings)
     assert "git-token" not in repr(settings)
     assert "http://proxy" not in repr(settings)
@@ -101,6 +105,8 @@ def test_all_problems_at_once_without_secrets(monkeypatch: pytest.MonkeyPatch) -
         "LAP_PHASE_TIMEOUT_SECONDS_COFFEE": "1",
         "IDLE_TIMEOUT_MS": "0",
         "LAP_SANDBOX_PIDS": "many",
+        "LAP_RECORDING_MAX_MB": "0",
+        "LAP_RECORDINGS_KEPT_MB": "-1",
     }
     with pytest.raises(SettingsError) as caught:
         load(monkeypatch, **variables)

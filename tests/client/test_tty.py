@@ -6,11 +6,12 @@ import asyncio
 import http
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
 
 from lapconsole.client import BadInput, Tty, TtyClosed, TtyRefused, Unreachable
 from lapconsole.client import tty as tty_module
@@ -192,3 +193,29 @@ async def test_a_terminal_that_takes_no_keys_ends(terminal: FakeTerminal, monkey
                 await tty.send(b"x" * 65536)
         assert [frame async for frame in tty] == []
         leave.set()
+
+
+@pytest.mark.parametrize(
+    ("knows", "two_way"), [(["lap.tty.2"], True), ([], False), (["lap.tty.1", "lap.tty.2"], False)]
+)
+async def test_the_newer_protocol_is_offered(terminal: FakeTerminal, knows: list[str], two_way: bool) -> None:
+    """A server that takes the first offer whatever it is means the original protocol, like one that takes none."""
+
+    def choose(connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        return next((name for name in offered if name in knows), None)
+
+    async with (
+        serve(
+            terminal.handle, "127.0.0.1", 0, process_request=terminal.check, select_subprotocol=choose, compression=None
+        ) as server,
+        await Tty.connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/tty", "tok", offer=True) as tty,
+    ):
+        assert tty.two_way is two_way
+        await tty.say(type="drive")
+        assert await asyncio.wait_for(terminal.received.get(), SECONDS) == '{"type": "drive"}'
+
+
+async def test_nothing_is_offered_unasked(terminal: FakeTerminal) -> None:
+    async with await Tty.connect(terminal.url, "tok") as tty:
+        assert not tty.two_way
+    assert "Sec-WebSocket-Protocol" not in terminal.requests[0].headers

@@ -1,4 +1,4 @@
-"""The small tables of the domain: phases, harnesses, statuses, skill blocks, time, egress entries."""
+"""The small tables of the domain: phases, harnesses, statuses, time, egress entries."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -31,16 +31,6 @@ def test_harnesses_as_documented() -> None:
     assert list(agents.HARNESSES) == ["opencode", "claude-agent-sdk", "claude-code", "codex"]
     assert [agents.supports_tui(harness) for harness in agents.HARNESSES] == [False, False, True, True]
     assert not agents.supports_tui("unknown")
-
-
-def test_skill_blocks() -> None:
-    once = agents.attach_skill("Be brief.\n\n", "skill_a", "\nUse tabs.\n")
-    assert once == "Be brief.\n\n<!-- skill:skill_a -->\nUse tabs."
-    assert agents.attach_skill(once, "skill_a", "newer") == once
-    both = agents.attach_skill(once, "skill_b", "B")
-    assert agents.attached_skill_ids(both) == ["skill_a", "skill_b"]
-    assert agents.attach_skill(None, "x", "y") == "<!-- skill:x -->\ny"
-    assert agents.attached_skill_ids(None) == []
 
 
 def test_title_preview() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -14,6 +15,10 @@ from typing import Any
 import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from lapconsole.terminal.emulator import Emulator
 
 PROJECT = Path(__file__).parents[2]
 TOKEN = "harness-token-for-tests"
@@ -117,6 +122,25 @@ class RunningHarness:
             await tty.resize(columns, rows)
         return tty
 
+    async def connect2(self, **options: Any) -> ClientConnection:
+        """A bare connection that speaks protocol 2."""
+        return await connect(
+            f"ws://{self.address}/tty",
+            additional_headers={"Authorization": f"Bearer {TOKEN}"},
+            subprotocols=[Subprotocol("lap.tty.2")],
+            compression=None,
+            proxy=None,
+            max_size=None,
+            **options,
+        )
+
+    async def attach2(self, name: str = "alice@host", mode: str = "drive", **hello: Any) -> "Tty2":
+        """A viewer of protocol 2 that has got its first repaint."""
+        tty = Tty2(await self.connect2())
+        await tty.hello(name, mode, **hello)
+        await tty.repainted()
+        return tty
+
     def log(self) -> str:
         return (self.root / "log").read_text()
 
@@ -153,6 +177,84 @@ class Tty:
                     self.seen += str(await self.socket.recv())
         assert self.socket.close_code is not None
         return self.socket.close_code, self.seen
+
+
+class Tty2:
+    """A viewer of protocol 2: the control messages it got, and the screen its terminal shows."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.controls: list[dict[str, Any]] = []
+        self.screen = Emulator(100, 30)
+        self.output = bytearray()
+        self.size = 100, 30
+        """The terminal's, as last told."""
+
+    async def hello(self, name: Any, mode: Any, **more: Any) -> None:
+        await self.send(type="hello", name=name, mode=mode, **{"cols": 100, "rows": 30} | more)
+
+    async def send(self, **control: Any) -> None:
+        await self.socket.send(json.dumps(control))
+
+    async def type(self, keys: str) -> None:
+        await self.socket.send(keys.encode())
+
+    async def receive(self) -> dict[str, Any] | None:
+        """The next message: a control message, or None for output, which is on the screen then."""
+        message = await self.socket.recv()
+        if isinstance(message, bytes):
+            self.output += message
+            self.screen.feed(message)
+            return None
+        control = dict(json.loads(message))
+        self.controls.append(control)
+        if control["type"] in ("size", "welcome"):
+            self.size = control["cols"], control["rows"]
+            self.screen.resize(*self.size)
+        return control
+
+    async def control(self, kind: str, **values: Any) -> dict[str, Any]:
+        """Receives until a control message of this type, with these values, comes."""
+        async with asyncio.timeout(WAIT):
+            while True:
+                control = await self.receive()
+                if control is not None and control["type"] == kind and control.items() >= values.items():
+                    return control
+
+    async def repainted(self) -> dict[str, Any]:
+        """Receives the next repaint; what announced it."""
+        announced = await self.control("repaint")
+        assert await self.receive() is None
+        return announced
+
+    async def shows(self, text: str) -> None:
+        """Receives until the screen has `text` in one of its rows."""
+        async with asyncio.timeout(WAIT):
+            while not any(text in row for row in self.screen.text()):
+                await self.receive()
+
+    async def viewers(self, *expected: tuple[str, str]) -> None:
+        """Receives until the viewers last told are these, (name, mode) each."""
+        async with asyncio.timeout(WAIT):
+            while True:
+                told = next(control["viewers"] for control in reversed(self.controls) if "viewers" in control)
+                if [(viewer["name"], viewer["mode"]) for viewer in told] == list(expected):
+                    return
+                await self.control("viewers")
+
+    async def closed(self) -> tuple[int, str]:
+        """The close code and reason."""
+        async with asyncio.timeout(WAIT):
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    await self.receive()
+        assert self.socket.close_code is not None
+        return self.socket.close_code, self.socket.close_reason or ""
+
+
+def bash(script: str) -> str:
+    """The command that runs `script`."""
+    return f"bash -c {shlex.quote(script)}"
 
 
 def descendants(pid: int) -> list[int]:

@@ -3,24 +3,18 @@
 import asyncio
 import hashlib
 import os
-import shlex
 from typing import Any
 
 import pytest
 
 from lapconsole.terminal.emulator import Emulator
-from tests.harness.conftest import WAIT, RunningHarness, Tty
+from tests.harness.conftest import WAIT, RunningHarness, Tty, bash
 
 
 def screen(tty_bytes: str, columns: int = 100, rows: int = 30) -> list[str]:
     emulator = Emulator(columns, rows)
     emulator.feed(tty_bytes)
     return emulator.text()
-
-
-def bash(script: str) -> str:
-    """The command that runs `script`."""
-    return f"bash -c {shlex.quote(script)}"
 
 
 async def typed(harness: RunningHarness, *frames: str | bytes | list[str]) -> str:

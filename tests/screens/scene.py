@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lapconsole.app import LapConsole
-from lapconsole.client.models import PHASES, Agent, EventPage, Session
+from lapconsole.client.models import PHASES, Agent, Event, EventPage, Session
 from lapconsole.connection import Address
 from lapconsole.live.model import Link, LinkState
 from lapconsole.settings import Settings
@@ -151,7 +151,9 @@ def console(
     app = LapConsole(NoConnection(label), settings=Settings(preferences=preferences or {}), clock=Clock())
     app.glyphs = UNICODE
     app.model.update_agents(agents)
-    app.model.update_sessions(sessions() if rows is None else rows)
+    rows = sessions() if rows is None else rows
+    for row in rows:  # as the feed brings them, so that times of phases stand still, too
+        app.model.apply(Event("session.phase", at=row.creating_since, session=row))
     app.model.set_link(link or Link(LinkState.LIVE, ago(600)))
     app.model.flush()
     app.platform = platform if platform is not None else ScriptedPlatform()

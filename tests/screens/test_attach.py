@@ -3,132 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
 import pytest
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.http11 import Request, Response
 
 from lapconsole.client.errors import PlatformError, Unreachable
-from lapconsole.client.models import Session
-from lapconsole.screens.attach import AttachLine, AttachScreen
+from lapconsole.client.tty_messages import DRIVE
 from lapconsole.terminal import attachment
-from lapconsole.terminal.attachment import Phase
-from lapconsole.terminal.widget import TerminalView
-from tests.screens.scene import PAYMENTS, ScriptedPlatform, console, session
+from lapconsole.terminal.attachment import Phase, Seat
+from tests.screens.attaching import NOTICE, attached, ready_session
 from tests.waiting import until
-
-TOKEN = "tty-token"
-NOTICE = "\r\n\x1b[2m[bridge] process exited (code=7, signal=0)\x1b[0m\r\n"
-
-
-class Harness:
-    """A terminal endpoint that echoes keys, and remembers what came. `port` stays the same when it is restarted."""
-
-    def __init__(self) -> None:
-        self.port = 0
-        self.connections: list[ServerConnection] = []
-        self.keys: list[bytes] = []
-        self.sizes: list[tuple[int, int]] = []
-        self.refuse: HTTPStatus | None = None
-        self._server: Server | None = None
-
-    async def start(self) -> None:
-        self._server = await serve(self._serve, "127.0.0.1", self.port, process_request=self._check)
-        self.port = next(iter(self._server.sockets)).getsockname()[1]
-
-    async def stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
-
-    @property
-    def typed(self) -> bytes:
-        return b"".join(self.keys)
-
-    async def show(self, data: str) -> None:
-        await self.connections[-1].send(data)
-
-    async def end(self, notice: str = NOTICE, code: int = 1000) -> None:
-        await self.show(notice)
-        await self.connections[-1].close(code)
-
-    def _check(self, connection: ServerConnection, request: Request) -> Response | None:
-        status = self.refuse
-        if status is None and request.headers.get("Authorization") != f"Bearer {TOKEN}":
-            status = HTTPStatus.UNAUTHORIZED
-        return connection.respond(status, "no") if status is not None else None
-
-    async def _serve(self, connection: ServerConnection) -> None:
-        self.connections.append(connection)
-        async for message in connection:
-            if isinstance(message, bytes):
-                self.keys.append(message)
-                await connection.send(message.decode())
-            elif (control := json.loads(message)).get("type") == "resize":
-                self.sizes.append((control["cols"], control["rows"]))
-
-
-class Attached:
-    """A console on the attach screen, and what it is attached to."""
-
-    def __init__(self, pilot: Any, harness: Harness, platform: Any, screen: AttachScreen) -> None:
-        self.pilot = pilot
-        self.harness = harness
-        self.platform = platform
-        self.screen = screen
-
-    @property
-    def view(self) -> TerminalView:
-        return self.screen.query_one(TerminalView)
-
-    @property
-    def line(self) -> str:
-        return self.screen.query_one(AttachLine).render_line(0).text
-
-    @property
-    def notice(self) -> str:
-        notice = self.screen.query_one("#notice")
-        return str(notice.render()) if notice.display else ""
-
-    async def until_phase(self, phase: Phase) -> None:
-        await until(lambda: self.screen._state.phase is phase, phase.value)
-
-    async def until_shown(self, text: str) -> None:
-        await until(lambda: any(text in row for row in self.view.emulator.text()), f"{text!r} on the screen")
-
-
-def ready_session(**fields: Any) -> Session:
-    return replace(session(4, PAYMENTS, title="Idempotency keys"), **{"tty_token": TOKEN, "tty_url": "/tty", **fields})
-
-
-@asynccontextmanager
-async def attached(
-    answer: Session | Exception | None = None,
-    *,
-    size: tuple[int, int] = (80, 24),
-    prepare: Callable[[Harness], None] = lambda harness: None,
-) -> AsyncIterator[Attached]:
-    harness = Harness()
-    await harness.start()
-    prepare(harness)
-    platform = ScriptedPlatform(session=answer or ready_session())
-    platform.base_url = f"http://127.0.0.1:{harness.port}"
-    app = console(platform=platform)
-    try:
-        async with app.run_test(size=size) as pilot:
-            app.open_terminal(ready_session().id)
-            await until(lambda: isinstance(app.screen, AttachScreen), "the screen")
-            screen = app.screen
-            assert isinstance(screen, AttachScreen)
-            yield Attached(pilot, harness, platform, screen)
-    finally:
-        await harness.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -149,8 +34,8 @@ async def test_live(size: tuple[int, int]) -> None:
         await it.until_shown("?")
         assert it.pilot.app.screen is it.screen
         assert it.notice == ""
-        assert "payments-api  5e550000  Idempotency" in it.line
-        assert f"{columns}x{lines}  live  Ctrl+] d detach" in it.line
+        assert "payments-api  5e550000  Idem" in it.line
+        assert f"{columns}x{lines}  ● driving  original protocol" in it.line
         assert len(it.line) == columns
 
 
@@ -185,7 +70,9 @@ async def test_title_of_the_program() -> None:
         await it.until_phase(Phase.LIVE)
         await until(lambda: it.harness.connections, "a connection")
         await it.harness.show("\x1b]0;refactor \x07")
-        await until(lambda: "refactor" in it.line, "the title")
+        await until(lambda: it.view._title == "refactor ", "the title")
+        it.screen._forget_news()
+        assert "refactor" in it.line
 
 
 async def test_refused_token() -> None:
@@ -300,20 +187,21 @@ async def test_clipboard_only_when_taken(monkeypatch: pytest.MonkeyPatch) -> Non
         await it.until_phase(Phase.LIVE)
         await until(lambda: it.harness.connections, "a connection")
         await it.harness.show("\x1b]52;c;aGVsbG8=\x07")
-        await until(lambda: "Ctrl+] y copy 5 characters" in it.line, "the offer")
+        await until(lambda: it.view.offered, "the offer")
+        it.screen._forget_news()
+        assert "Ctrl+] y copy 5 characters" in it.line
         assert copied == []
         await it.pilot.press("ctrl+right_square_bracket", "y")
         assert copied == ["hello"]
+        it.screen._forget_news()
         assert "detach" in it.line
 
 
 async def test_input_beyond_a_stalled_link_is_refused() -> None:
-    async def never(data: bytes | str) -> None:
-        return None
-
-    stalled = attachment.Attachment(lambda: None, "s", (80, 24), output=never, changed=lambda state: None)
+    stalled = attachment.Attachment(lambda: None, "s", (80, 24), None)
     assert not stalled.type(b"x")
-    stalled._outbox = attachment._Outbox((80, 24))
+    stalled.seat = Seat(DRIVE)
+    stalled._outbox = attachment._Outbox()
     assert stalled.type(b"x" * attachment.UNSENT_BYTES)
     assert not stalled.type(b"x")
 

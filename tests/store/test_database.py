@@ -8,11 +8,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 from backend.store import agents, events, migrate, sessions
@@ -40,6 +41,41 @@ def test_head_is_the_newest_revision() -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
     assert ScriptDirectory.from_config(config).get_heads() == [migrate.HEAD]
+
+
+async def test_a_database_of_the_first_version_is_migrated_with_its_contents(tmp_path: Path) -> None:
+    path = tmp_path / "platform.db"
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        moment = "2026-05-01T00:00:00.000Z"
+        connection.execute(
+            text(
+                "INSERT INTO agent (id, model, harness_id, branch, mcp_servers, env_vars, allow_out, deny_out, "
+                "created_at, search_text, sandbox_files, sandbox_contents) "
+                "VALUES ('a1', 'm', 'codex', 'main', '[]', '{}', '[]', '[]', :at, 'a1', '[]', '[]')"
+            ),
+            {"at": moment},
+        )
+        connection.execute(
+            text(
+                "INSERT INTO session (id, agent_id, status, created_at, creating_since) "
+                "VALUES ('s1', 'a1', 'dead', :at, :at)"
+            ),
+            {"at": moment},
+        )
+    engine.dispose()
+    database = await Database.open(path)
+    async with database.read() as tx:
+        agent, session = await agents.get(tx, "a1"), await sessions.get(tx, "s1")
+    await database.close()
+    assert agent is not None
+    assert session is not None
+    assert agent["recording"] is False
+    assert (session["terminal"], session["attached"], session["recording"]) == (None, [], False)
 
 
 async def test_opens_again_with_its_contents_and_for_the_owner_only(tmp_path: Path) -> None:

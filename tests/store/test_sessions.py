@@ -144,3 +144,19 @@ async def test_lists(database: Database) -> None:
     async with database.read() as tx:
         assert [row["id"] for row in await sessions.active(tx)] == ["s1", "s2"]
         assert [row["id"] for row in await sessions.active(tx, "a2")] == ["s2"]
+
+
+async def test_which_are_recorded_and_whose_a_sandbox_is(database: Database) -> None:
+    async with database.begin() as tx:
+        await agents.add(tx, agent_row("a2"))
+        await sessions.add(tx, session_row("s2", recording=True))
+        await sessions.add(tx, session_row("s3", "a2", recording=True, status="dead"))
+        await sessions.add(tx, session_row("s4", "a2"))
+    async with database.read() as tx:
+        assert sorted(await sessions.recorded(tx)) == ["s2", "s3"]
+        assert await sessions.recorded(tx, "a2") == ["s3"]
+        assert await sessions.recorded(tx, "nobody") == []
+        row = await sessions.of_sandbox(tx, "s-s3")
+        assert row is not None
+        assert row["id"] == "s3"
+        assert await sessions.of_sandbox(tx, "nobody") is None

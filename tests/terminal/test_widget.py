@@ -14,7 +14,7 @@ from textual import events
 from textual.app import App, ComposeResult
 from textual.message import Message
 
-from lapconsole.terminal import widget
+from lapconsole.terminal import surface, widget
 from lapconsole.terminal.emulator import Emulator
 from lapconsole.terminal.paint import paint
 from lapconsole.terminal.widget import Mode, TerminalView
@@ -54,9 +54,14 @@ class Terminal(App[None]):
     def on_event_(self, message: Message) -> None:
         self.posted.append(message)
 
-    on_terminal_view_input = on_terminal_view_resized = on_terminal_view_title_changed = on_event_
-    on_terminal_view_bell = on_terminal_view_detach = on_terminal_view_mode_changed = on_event_
-    on_terminal_view_offline = on_event_
+    on_surface_resized = on_surface_title_changed = on_surface_bell = on_event_
+    on_terminal_view_input = on_terminal_view_command = on_terminal_view_mode_changed = on_event_
+    on_terminal_view_offline = on_terminal_view_refused = on_terminal_view_copied = on_event_
+    on_terminal_view_paste_asked = on_terminal_view_offered = on_terminal_view_looked_back = on_event_
+
+    @property
+    def commands(self) -> list[str]:
+        return [message.name for message in self.posted if isinstance(message, TerminalView.Command)]
 
 
 def shown(view: TerminalView) -> list[str]:
@@ -189,9 +194,9 @@ async def test_paste() -> None:
         view.post_message(events.Paste("a\nb"))
         await pilot.pause()
         await feed(pilot, "\x1b[?2004h")
-        view.post_message(events.Paste("a\nb\x1b[201~c"))
+        view.post_message(events.Paste("a\nb"))
         await pilot.pause()
-        assert pilot.app.typed == b"a\rb\x1b[200~a\rbc\x1b[201~"
+        assert pilot.app.typed == b"a\rb\x1b[200~a\rb\x1b[201~"
 
 
 async def test_replies_of_the_emulator_are_not_typed() -> None:
@@ -210,7 +215,7 @@ async def test_title_and_bell() -> None:
 
 async def test_animated_titles_and_endless_bells_are_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running() as pilot:
-        monkeypatch.setattr(widget, "TITLE_SECONDS", 0.2)
+        monkeypatch.setattr(surface, "TITLE_SECONDS", 0.2)
         for n in range(50):
             await feed(pilot, f"\x1b]0;title {n}\x07\a")
         titles = pilot.app.of(TerminalView.TitleChanged)
@@ -244,9 +249,9 @@ async def test_command_mode() -> None:
         await pilot.press("ctrl+right_square_bracket", "ctrl+right_square_bracket")
         await pilot.press("ctrl+right_square_bracket", "right_square_bracket")
         assert app.typed == b"x\x1d\x1d"
-        assert not app.of(TerminalView.Detach)
+        assert not app.commands
         await pilot.press("ctrl+right_square_bracket", "d")
-        assert len(app.of(TerminalView.Detach)) == 1
+        assert app.commands == ["detach"]
         assert app.typed == b"x\x1d\x1d"
 
 
@@ -267,7 +272,7 @@ async def test_nothing_is_typed_or_lost_to_the_console_while_offline() -> None:
         assert app.typed == b""
         assert [message.key for message in app.of(TerminalView.Offline)] == ["a", "enter", "ctrl+q"]
         await pilot.press("ctrl+right_square_bracket", "d")
-        assert app.of(TerminalView.Detach)
+        assert app.commands == ["detach"]
 
 
 # Scrollback
@@ -434,7 +439,7 @@ async def test_a_flood_leaves_room_for_keys() -> None:
     async with running() as pilot:
         app, view = pilot.app, pilot.app.view
         view.feed("0123456789abcdef\r\n" * 60_000)
-        assert view._backlog > widget.HIGH_WATER_BYTES
+        assert view._backlog > surface.HIGH_WATER_BYTES
         view.post_message(events.Key("k", "k"))
         await until(lambda: app.typed == b"k", "the key")
         assert view._waiting
@@ -451,3 +456,144 @@ async def test_output_before_the_mount_is_kept() -> None:
         await app.mount(early)
         await until(lambda: shown(early)[:1] == ["early"], "the early output")
         await pilot.pause()
+
+
+# Repaints and other sizes
+
+
+async def test_a_repaint_replaces_everything_and_drops_what_waits() -> None:
+    async with running() as pilot:
+        view = pilot.app.view
+        await feed(pilot, "\x1b]0;old\x07\x1b[?1000hold" + "\r\nold" * 30)
+        source = Emulator(30, 6)
+        source.feed("\r\n".join(f"new {n}" for n in range(20)))
+        view.feed("never shown" * 10_000)
+        view.repaint(source.repaint(14), 30, 6)
+        await until(lambda: view.emulator.columns == 30, "the repaint")
+        await feed(pilot, "!")
+        assert shown(view)[:6] == [*(f"new {n}" for n in range(14, 19)), "new 19!"]
+        assert view.emulator.scrollback_lines == 14
+        assert view.emulator.modes.mouse == 0
+        view.follow_size()
+        assert view.emulator.columns == 40
+
+
+async def test_a_repaint_that_is_not_fresh_keeps_the_scrollback() -> None:
+    async with running() as pilot:
+        view = pilot.app.view
+        source = Emulator(40, 10)
+        source.feed(numbered(50))
+        view.repaint(source.repaint(40), 40, 10)
+        await until(lambda: view.emulator.scrollback_lines == 40, "the scrollback")
+        source.resize(30, 5)
+        view.repaint(source.repaint(), 30, 5, fresh=False)
+        await feed(pilot, "!")
+        assert view.emulator.text() == [*(f"line {n}" for n in range(45, 49)), "line 49!"]
+        assert view.emulator.scrollback_lines == 45
+
+
+# Selecting with the mouse
+
+
+async def drag(pilot: Any, start: tuple[int, int], end: tuple[int, int], **held: bool) -> None:
+    await pilot.mouse_down(TerminalView, offset=start, **held)
+    await pilot.hover(TerminalView, offset=end)
+    await pilot.mouse_up(TerminalView, offset=end, **held)
+
+
+@pytest.fixture
+def copied(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    texts: list[str] = []
+    monkeypatch.setattr(App, "copy_to_clipboard", lambda app, text: texts.append(text))
+    monkeypatch.delenv("TMUX", raising=False)
+    return texts
+
+
+async def test_dragging_copies_and_the_live_screen_comes_back(
+    copied: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(widget, "LINGER_SECONDS", 0.05)
+    async with running() as pilot:
+        view = pilot.app.view
+        await feed(pilot, "one two three\r\n" + "x" * 45)
+        await pilot.mouse_down(TerminalView, offset=(4, 0))
+        await feed(pilot, "\x1b[Hchanged meanwhile")
+        await pilot.hover(TerminalView, offset=(2, 1))
+        assert shown(view)[0] == "one two three"
+        assert style_at(view, 6, 0).reverse
+        assert not style_at(view, 2, 0).reverse
+        await pilot.mouse_up(TerminalView, offset=(2, 1))
+        await until(lambda: shown(view)[0] == "changed meanwhile", "the live screen")
+        assert copied == ["two three\nxxx"]
+        assert pilot.app.typed == b""
+
+
+async def test_double_and_triple_clicks(copied: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(widget, "CLICK_SECONDS", 60.0)
+    async with running() as pilot:
+        await feed(pilot, "see https://example.org/a/long/path/that-wraps now")
+        for _ in range(3):
+            await drag(pilot, (3, 1), (3, 1))
+        assert copied == [
+            "https://example.org/a/long/path/that-wraps",
+            "see https://example.org/a/long/path/that-wraps now",
+        ]
+
+
+async def test_a_program_with_the_mouse_keeps_it_unless_shift_is_held(copied: list[str]) -> None:
+    async with running() as pilot:
+        await feed(pilot, "hello there\x1b[?1002h\x1b[?1006h")
+        await drag(pilot, (0, 0), (4, 0))
+        assert copied == []
+        typed = pilot.app.typed
+        assert typed
+        await drag(pilot, (0, 0), (4, 0), shift=True)
+        assert copied == ["hello"]
+        assert pilot.app.typed == typed
+
+
+async def test_who_watches_selects_and_types_nothing(copied: list[str]) -> None:
+    async with running() as pilot:
+        app, view = pilot.app, pilot.app.view
+        await feed(pilot, "hello there\x1b[?1002h\x1b[?1006h\x1b[?1004h")
+        view.driving = False
+        await drag(pilot, (0, 0), (4, 0))
+        assert copied == ["hello"]
+        await pilot.press("escape", "x")
+        view.post_message(events.Paste("text"))
+        app.post_message(events.AppBlur())
+        await pilot.pause()
+        assert app.typed == b""
+        assert len(app.of(TerminalView.Refused)) == 2  # the first key brought the live screen back
+
+
+async def test_dragging_beyond_the_top_scrolls(copied: list[str]) -> None:
+    async with running() as pilot:
+        view = pilot.app.view
+        await feed(pilot, numbered(50))
+        await pilot.mouse_down(TerminalView, offset=(3, 5))
+        view._select_to(0, -3)
+        await until(lambda: view.lines_back == 40, "the oldest line")
+        view._end_selection()
+        assert copied[0].startswith("line 0\nline 1\n")
+        assert len(copied[0].splitlines()) == 46
+
+
+async def test_a_search_holds_the_loop_for_moments_only() -> None:
+    async with running((120, 35)) as pilot:
+        view = pilot.app.view
+        view.emulator = Emulator(120, 35)
+        await feed(pilot, "\r\n".join(f"{n} {'needle in a haystack ' * 5}" for n in range(5000)))
+        await pilot.press("ctrl+right_square_bracket", "slash", "h")
+        steps = 0
+
+        def count() -> bool:
+            nonlocal steps
+            steps += 1
+            return view.review.search.done
+
+        await until(count, "all hits")
+        assert view.review.search.full
+        assert shown(view)[-1].startswith("4999")
+        await pilot.press("escape", "q")
+        assert view.review is None

@@ -48,7 +48,6 @@ def test_counts_say_nothing_twice_and_nothing_of_none() -> None:
         ("embedded", "local"),
         ("127.0.0.1:3000", "local"),
         ("prod-eu", "production"),
-        ("live.example.org", "production"),
         ("staging", "staging"),
         ("dev-2", "staging"),
         ("lap.example.org", "other"),

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from backend.sandboxes.contract import Sandbox, SandboxError, SandboxSpec, SandboxState
-from backend.sandboxes.local import ending, launch, limits, logs, namespaces, processes, record
+from backend.sandboxes.contract import Rescue, Sandbox, SandboxError, SandboxSpec, SandboxState
+from backend.sandboxes.local import ending, launch, limits, logs, namespaces, processes, record, rescuing
 from backend.sandboxes.local.limits import Held, Limits
 from backend.sandboxes.local.namespaces import Namespace
 from backend.sandboxes.local.processes import Process
@@ -102,9 +102,9 @@ class LocalDriver:
             watch = await self._watch(name, root)
         return "gone" if watch is None else await asyncio.shield(watch.reason)
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, rescue: Rescue | None = None) -> None:
         # Goes on when its caller is cancelled: half a sandbox is of no use to anyone.
-        await asyncio.shield(self._start_task(self._delete(name, self._root(name))))
+        await asyncio.shield(self._start_task(self._delete(name, self._root(name), rescue)))
 
     async def logs(self, name: str, tail_lines: int, since_seconds: int | None = None) -> str:
         return await asyncio.to_thread(logs.tail, self._root(name) / LOG_FILE, tail_lines, since_seconds)
@@ -210,7 +210,7 @@ class LocalDriver:
         memory = f"the {self._limits.memory_mb} MB limit of the sandbox was reached"
         return f"gone, perhaps out of memory: {memory}" if reason == "gone" else f"out of memory: {memory}"
 
-    async def _delete(self, name: str, root: Path) -> None:
+    async def _delete(self, name: str, root: Path, rescue: Rescue | None = None) -> None:
         async with self._lock(name):
             watch = await self._watch(name, root)
             note = await asyncio.to_thread(_load, root)
@@ -220,17 +220,24 @@ class LocalDriver:
                 if asked:
                     await asyncio.wait([watch.reason], timeout=self._grace_seconds)
             groups = await asyncio.to_thread(limits.find_groups, root, note.cgroups if note else ())
-            await self._remove(root, groups, note, known)
+            await self._remove(root, groups, note, known, rescue)
             if watch := self._watches.pop(name, None):
                 await asyncio.wait([watch.reason], timeout=_REAP_TIMEOUT)
                 watch.close()
 
     async def _remove(
-        self, root: Path, groups: Sequence[Path], note: Record | None = None, known: Sequence[Process] = ()
+        self,
+        root: Path,
+        groups: Sequence[Path],
+        note: Record | None = None,
+        known: Sequence[Process] = (),
+        rescue: Rescue | None = None,
     ) -> None:
         try:
             await ending.kill_all(note, groups, launch.home_variable(root), known)
             await ending.remove_groups(groups)
+            if rescue:
+                await asyncio.to_thread(rescuing.copy, root, rescue)
             await ending.remove_tree(root)
         except OSError as error:
             raise SandboxError(f"sandbox {root.name} cannot be removed: {error}; delete it again") from error
