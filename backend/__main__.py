@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
+from backend import logs
 from backend.api.sockets import TerminalSocket
 from backend.app import create_app
 from backend.domain import clock
@@ -67,9 +68,9 @@ class PlatformServer(uvicorn.Server):
 def main(arguments: list[str] | None = None) -> int:
     """Run the platform; the exit code is 0 after a clean end and 1 when it could not start."""
     options = _parser().parse_args(arguments)
-    _log_to_stderr()
     try:
         settings = Settings.load(host=options.host, port=options.port, data_dir=options.data_dir)
+        logs.to_stderr(settings.log_format)
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _only_platform(settings.data_dir):
             settings = settings.with_keys()
@@ -115,19 +116,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", help="port to listen on, 0 for any free one (PORT, 3000)")
     parser.add_argument("--data-dir", help="directory of the database, keys and sandboxes (LAP_DATA_DIR)")
     return parser
-
-
-def _log_to_stderr() -> None:
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    formatter.formatTime = lambda *_: clock.now()  # type: ignore[method-assign]
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for noisy in ("uvicorn", "httpx", "httpcore", "alembic", "websockets"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    # uvicorn complains of this each time a terminal is refused before the upgrade, which is how it is meant to be.
-    harmless = "ASGI callable returned without completing handshake"
-    logging.getLogger("uvicorn.error").addFilter(lambda record: not record.getMessage().startswith(harmless))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from backend.api import agents, auth, bodies, errors, events, health, memory, sessions, skills, tty
+from backend.api import admin, agents, auth, bodies, errors, events, health, memory, metrics, sessions, skills, tty
 from backend.api.models import (
     AgentCreate,
     AgentPatch,
@@ -59,7 +59,7 @@ def create_app(settings: Settings, driver: SandboxDriver | None = None) -> FastA
         SkillPatch,
         SkillAttach,
     )
-    for module in (health, agents, sessions, tty, events, memory, skills):
+    for module in (health, agents, sessions, tty, events, memory, skills, admin, metrics):
         app.include_router(module.router)
     for router in (sessions.creation, memory.of_sessions, skills.attaching):
         app.include_router(router)

@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -96,6 +96,19 @@ class Settings(BaseSettings):
     """Where the recording of one session stops."""
     recordings_kept_mb: int = Field(1024, ge=0, validation_alias="LAP_RECORDINGS_KEPT_MB")
     """For the recordings of ended sessions, all together; the oldest go first."""
+
+    log_format: Literal["text", "json"] = Field("text", validation_alias="LAP_LOG_FORMAT")
+    reconcile_interval_seconds: int = Field(60, ge=1, le=3600, validation_alias="RECONCILE_INTERVAL_SECONDS")
+
+    warm_pool_size: int = Field(0, ge=0, le=100, validation_alias="WARM_POOL_SIZE")
+    """How many sandboxes wait for a session, of all agents together. Off unless asked for: one machine should not run
+    spare agents, clone repositories and use tokens for sessions nobody may ever start."""
+    warm_pool_max_provisioning: int = Field(2, ge=1, le=100, validation_alias="WARM_POOL_MAX_PROVISIONING")
+    """How many of them are made at the same time."""
+    warm_pool_ttl_minutes: int = Field(30, ge=1, le=525_600, validation_alias="WARM_POOL_TTL_MINUTES")
+    """How long one waits, from when it was ready, before a fresh one takes its place."""
+    warm_pool_recent_agent_hours: int = Field(24, ge=1, le=8760, validation_alias="WARM_POOL_RECENT_AGENT_HOURS")
+    """Only agents that had a session within this time get one."""
 
     sandbox_memory_mb: int | None = Field(None, ge=16, validation_alias="LAP_SANDBOX_MEMORY_MB")
     sandbox_cpus: float | None = Field(None, ge=0.01, validation_alias="LAP_SANDBOX_CPUS")

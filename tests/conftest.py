@@ -4,9 +4,7 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--run-bench", action="store_true", help="run the benchmarks and print their tables"
-    )
+    parser.addoption("--run-bench", action="store_true", help="run the benchmarks and print their tables")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -102,7 +102,6 @@ class Moving(NoConnection):
     def __init__(self, *addresses: str) -> None:
         super().__init__()
         self.left = list(addresses)
-        self.asked = 0
 
     async def resolve(self) -> Address:
         self.asked += 1

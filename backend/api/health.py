@@ -1,9 +1,19 @@
-"""Whether the platform answers, without any key."""
+"""Whether the platform answers, and whether it can work, without any key and without telling strangers why not."""
+
+import asyncio
+import logging
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from backend.api.models import Health
+from backend.api.context import services_of
+from backend.api.models import Health, Readiness
+from backend.services.container import Services
+from backend.store import stats
+
+logger = logging.getLogger(__name__)
+
+READY_TIMEOUT = 5.0
 
 router = APIRouter(tags=["health"])
 
@@ -13,3 +23,29 @@ async def healthz(request: Request) -> Response:
     """Version and start of this platform process."""
     state = request.app.state
     return JSONResponse({"ok": True, "version": request.app.version, "started_at": state.started_at})
+
+
+@router.get("/readyz", responses={200: {"model": Readiness}, 503: {"model": Readiness}})
+async def readyz(request: Request) -> Response:
+    """Whether the database answers, sandboxes can be listed, and the reconciler runs. The log says what does not."""
+    problem = await _problem(services_of(request))
+    if problem:
+        logger.warning("not ready: %s", problem)
+    return JSONResponse({"ok": problem is None}, 503 if problem else 200)
+
+
+async def _problem(services: Services) -> str | None:
+    if not services.reconciler.fresh:
+        return "the reconciler has not got through a tick for long"
+    doing = "asking the database"
+    try:
+        async with asyncio.timeout(READY_TIMEOUT):
+            async with services.database.read() as tx:
+                await stats.agent_count(tx)
+            doing = "listing the sandboxes"
+            await services.driver.list()
+    except TimeoutError:
+        return f"{doing} took longer than {READY_TIMEOUT:g} s"
+    except Exception as error:
+        return f"{doing} failed: {error!r}"
+    return None

@@ -424,6 +424,109 @@ class Health(BaseModel):
     started_at: str
 
 
+class Readiness(BaseModel):
+    """Whether the platform can do its work."""
+
+    ok: bool
+
+
+class PoolCounts(BaseModel):
+    """Sandboxes of the warm pool; `claimed` are those that active sessions run in."""
+
+    provisioning: int
+    warm: int
+    claimed: int
+    dead: int
+
+
+class PoolOfAgent(PoolCounts):
+    """One agent's part of the pool."""
+
+    agent_id: str
+    agent_name: str | None
+    oldest_warm_at: str | None
+
+
+class FailingPool(BaseModel):
+    """An agent whose sandboxes keep failing, and when the next is tried."""
+
+    agent_id: str
+    failures: int
+    reason: str
+    retry_at: str
+
+
+class PoolStats(BaseModel):
+    """The warm pool and its settings."""
+
+    configured_size: int
+    max_provisioning: int
+    ttl_minutes: int
+    recent_agent_hours: int
+    counts: PoolCounts
+    by_agent: list[PoolOfAgent]
+    failing: list[FailingPool]
+
+
+class SessionCounts(BaseModel):
+    """Sessions by status."""
+
+    creating: int
+    ready: int
+    failed: int
+    dead: int
+
+
+class ActiveOfAgent(BaseModel):
+    """One agent's active sessions."""
+
+    agent_id: str
+    agent_name: str | None
+    creating: int
+    ready: int
+
+
+class SessionStats(BaseModel):
+    """All sessions, and the active ones by agent."""
+
+    counts: SessionCounts
+    by_agent: list[ActiveOfAgent]
+
+
+class AgentTotal(BaseModel):
+    """All agents."""
+
+    total: int
+
+
+class Runtime(BaseModel):
+    """How the platform runs; what only a cluster has is null."""
+
+    namespace: str | None
+    harness_image: str | None
+    container_port: int | None
+    reconcile_interval_seconds: int
+
+
+class Worker(BaseModel):
+    """A duty: which process did it last, when, and with what result."""
+
+    name: str
+    holder: str
+    at: str
+    last_result: dict[str, Any] | None
+
+
+class AdminStats(BaseModel):
+    """The platform in numbers."""
+
+    warm_pool: PoolStats
+    sessions: SessionStats
+    agents: AgentTotal
+    runtime: Runtime
+    workers: list[Worker]
+
+
 class Issue(BaseModel):
     """One thing wrong with a request."""
 

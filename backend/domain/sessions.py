@@ -19,6 +19,12 @@ TITLE_LIMIT: Final = 255
 TITLE_PREVIEW_LIMIT: Final = 60
 
 
+def disappeared(why: str) -> str:
+    """The `failure_reason` of a session whose sandbox ended by itself (LAP REST 4.4)."""
+    kind = "oom killed" if "out of memory" in why else "task disappeared"
+    return f"{kind}: the sandbox ended by itself ({why})"
+
+
 def title_preview(text: str) -> str:
     """The first user text on one line: whitespace collapsed, at most 60 characters (LAP REST 3.2)."""
     line = " ".join(text.split())

@@ -17,6 +17,7 @@ class SandboxSpec:
 
     name: str
     session_id: str
+    """"" for a sandbox of the warm pool, which has none yet."""
     agent_id: str
     harness_id: str
     token: str = field(repr=False)

@@ -1,6 +1,7 @@
 """Brings one session from `creating` to `ready`: the state machine of the ten phases (seed 000, LAP REST 4)."""
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -10,6 +11,8 @@ from typing import Any
 from backend.domain import clock, env_vars, phases, sessions
 from backend.sandboxes.contract import Sandbox, SandboxDriver, SandboxError, SandboxSpec, SandboxState
 from backend.services.harness_client import HarnessClient, HarnessState, HarnessUnreachable
+
+logger = logging.getLogger(__name__)
 
 PROBE_INTERVAL = 0.25
 DETAIL_SECONDS = 1.0
@@ -24,6 +27,14 @@ class BringUpFailed(Exception):
 
 class Superseded(Exception):
     """The row is no longer this bring-up's to write: the session was stopped, deleted or started again meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """A sandbox that is set up already."""
+
+    sandbox: Sandbox
+    harness_session_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,8 @@ class Launch:
     """Whether the terminal is recorded; what is recorded outlives the sandbox."""
     adopt: Sandbox | None = None
     """A running sandbox that an earlier platform process made for this session."""
+    warm: Warm | None = None
+    """A sandbox of the warm pool that this session has claimed. `sandbox_name` is for another, should it not work."""
 
 
 Write = Callable[[Mapping[str, Any], str], Awaitable[bool]]
@@ -75,6 +88,8 @@ class BringUp:
         """Returns with the row `ready`. Raises BringUpFailed or Superseded; the caller then removes the sandbox."""
         try:
             async with asyncio.timeout(self._total_seconds):
+                if self._launch.warm and await self._take_warm(self._launch.warm):
+                    return self._launch.warm.sandbox
                 sandbox = self._launch.adopt or await self._create()
                 await self._while_alive(self._set_up(sandbox))
         except TimeoutError as error:
@@ -82,6 +97,36 @@ class BringUp:
                 f"creating timeout: not ready after {self._total_seconds:.0f} s, last phase {self._phase}"
             ) from error
         return sandbox
+
+    async def _take_warm(self, warm: Warm) -> bool:
+        """Be ready with a sandbox of the warm pool; False when it works no more, with the row as for a cold start."""
+        try:
+            state = await self._harness.state(warm.sandbox.url, self._launch.token)
+            reason = None if state.works else "its agent has ended"
+        except HarnessUnreachable as error:
+            reason = str(error)
+        if reason is None:
+            await self._be_ready(warm.harness_session_id)
+            return True
+        logger.warning("session %s: warm sandbox %s: %s", self._launch.session_id, warm.sandbox.name, reason)
+        await self._update({"task_arn": self._launch.sandbox_name, "sandbox_url": None, "isolation": None})
+        try:
+            await self._driver.delete(warm.sandbox.name)
+        except SandboxError as error:  # the reconciler tries again
+            logger.error("sandbox %s: %s", warm.sandbox.name, error)
+        return False
+
+    async def _be_ready(self, harness_session_id: str) -> None:
+        await self._update(
+            {
+                "status": sessions.READY,
+                "phase": "ready",
+                "phase_detail": None,
+                "harness_session_id": harness_session_id,
+                "ready_at": clock.now(),
+            },
+            "session.ready",
+        )
 
     async def _create(self) -> Sandbox:
         launch = self._launch
@@ -121,17 +166,7 @@ class BringUp:
             await self._follow(sandbox)
         except HarnessUnreachable as error:
             raise BringUpFailed(f"{error}. {await self._last_words()}") from error
-        now = clock.now()
-        await self._update(
-            {
-                "status": sessions.READY,
-                "phase": "ready",
-                "phase_detail": None,
-                "harness_session_id": harness_session_id,
-                "ready_at": now,
-            },
-            "session.ready",
-        )
+        await self._be_ready(harness_session_id)
 
     async def _follow(self, sandbox: Sandbox) -> None:
         """Pass on the phases the harness reports until its set-up is done."""

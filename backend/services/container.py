@@ -10,10 +10,14 @@ from backend.sandboxes.local.limits import Limits
 from backend.services.agents import AgentsService
 from backend.services.events import EventFeed
 from backend.services.harness_client import HarnessClient
+from backend.services.leases import Leases, holder_of
 from backend.services.memory import MemoryService
+from backend.services.metrics import Metrics
+from backend.services.reconciler import LEASE_TICKS, Reconciler
 from backend.services.recordings import Recordings
 from backend.services.sessions import SessionsService
 from backend.services.skills import SkillsService
+from backend.services.warm_pool import WarmPool
 from backend.settings import Settings
 from backend.store.database import Database
 from backend.store.secrets import Cipher
@@ -31,6 +35,9 @@ class Services:
     sessions: SessionsService
     memory: MemoryService
     skills: SkillsService
+    metrics: Metrics
+    pool: WarmPool
+    reconciler: Reconciler
 
 
 @asynccontextmanager
@@ -52,12 +59,25 @@ async def open_services(settings: Settings, driver: SandboxDriver | None = None)
         recordings = Recordings(
             settings.data_dir, max_mb=settings.recording_max_mb, kept_mb=settings.recordings_kept_mb
         )
-        sessions = SessionsService(database, cipher, driver, harness, recordings, settings)
+        metrics = Metrics(database, pool=settings.warm_pool_size > 0)
+        interval = settings.reconcile_interval_seconds
+        leases = Leases(database, holder_of(settings.data_dir), LEASE_TICKS * interval)
+        await leases.announce()
+        stack.push_async_callback(leases.release)
+        sessions = SessionsService(database, cipher, driver, harness, recordings, leases, settings)
         stack.push_async_callback(sessions.aclose)
         agents = AgentsService(database, cipher, sessions, recordings)
         await sessions.resume()
+        pool = WarmPool(
+            database, cipher, driver, harness, leases, metrics, settings, hand_over=sessions.common_hand_over
+        )
+        pool.start()
+        stack.push_async_callback(pool.aclose)
+        reconciler = Reconciler(database, driver, sessions, pool, leases, metrics, interval)
+        reconciler.start()
+        stack.push_async_callback(reconciler.aclose)
         memory, skills = MemoryService(database), SkillsService(database)
-        yield Services(settings, database, driver, feed, agents, sessions, memory, skills)
+        yield Services(settings, database, driver, feed, agents, sessions, memory, skills, metrics, pool, reconciler)
 
 
 def _limits(settings: Settings) -> Limits:

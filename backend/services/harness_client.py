@@ -53,6 +53,11 @@ class HarnessState:
     terminal: dict[str, Any] | None = None
     attached: list[dict[str, Any]] | None = None
 
+    @property
+    def works(self) -> bool:
+        """Whether the set-up is done and the agent runs."""
+        return self.setup == "done" and bool(self.agent.get("running"))
+
     @classmethod
     def from_json(cls, data: Any) -> "HarnessState":
         if not isinstance(data, dict):
@@ -93,6 +98,19 @@ class HarnessClient:
         except httpx.HTTPError:
             return False
         return response.status_code < 500
+
+    async def state(self, url: str, token: str) -> HarnessState:
+        """The present state. Raises HarnessUnreachable, also when the token is wrong."""
+        try:
+            response = await self._http.get(f"{url}/state", headers=_bearer(token), timeout=PROBE_TIMEOUT)
+        except httpx.HTTPError as error:
+            raise HarnessUnreachable(f"the harness does not tell its state: {_cause(error)}") from error
+        if response.status_code != 200:
+            raise HarnessUnreachable(f"the harness refused to tell its state with {response.status_code}")
+        try:
+            return HarnessState.from_json(response.json())
+        except ValueError as error:
+            raise HarnessUnreachable("the harness sent a state that is no JSON") from error
 
     async def open_session(self, url: str, token: str, body: dict[str, Any]) -> str:
         """Hand over what the session needs, which starts the set-up. Returns the harness's own session id."""

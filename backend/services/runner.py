@@ -67,6 +67,10 @@ class Runner:
         """Start the task of a session that is ready already."""
         self._own(session.session_id, self._watch(session))
 
+    def runs(self, session_id: str) -> bool:
+        """Whether the session has a task."""
+        return session_id in self._tasks
+
     async def stop(self, session_id: str) -> None:
         """End the session's task, whatever it is doing. The sandbox stays as it is."""
         task = self._tasks.pop(session_id, None)
@@ -204,7 +208,7 @@ class Runner:
     async def _died(self, session: Watched, why: str) -> None:
         values = {
             "status": sessions.DEAD,
-            "failure_reason": f"task disappeared: the sandbox ended by itself ({why})",
+            "failure_reason": sessions.disappeared(why),
             "stopped_at": clock.now(),
             "log_tail": await self.last_log(session.sandbox_name),
             **NOBODY_ATTACHED,

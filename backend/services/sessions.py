@@ -13,19 +13,21 @@ from typing import Any, BinaryIO, Final
 
 from pydantic import SecretStr
 
-from backend.domain import clock, phases, prompts, sessions
+from backend.domain import clock, phases, prompts, sessions, warm_pool
 from backend.domain.agents import supports_tui
 from backend.sandboxes.contract import Sandbox, SandboxDriver, SandboxState
 from backend.services import memory, skills
-from backend.services.bringup import Launch
+from backend.services.bringup import Launch, Warm
 from backend.services.errors import Conflict, NotFound, Unavailable, agent_not_found, session_not_found
 from backend.services.harness_client import HarnessClient, HarnessHasNone, HarnessUnreachable
+from backend.services.leases import Leases
 from backend.services.recordings import Recordings
 from backend.services.runner import NOBODY_ATTACHED, Runner, Watched
 from backend.settings import Settings
 from backend.store import agents as agent_store
 from backend.store import sessions as session_store
 from backend.store import skills as skill_store
+from backend.store import warm_tasks
 from backend.store.database import Database, Row, Transaction
 from backend.store.secrets import Cipher, DecryptError
 
@@ -85,6 +87,15 @@ class _HandOver:
     memory_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """How a session begins: what its row says of its sandbox, the sandbox's token, and the sandbox if it is warm."""
+
+    values: Mapping[str, Any]
+    token: str = field(repr=False)
+    warm: Warm | None
+
+
 class TerminalRefused(Exception):
     """The terminal cannot be had; `status` is the HTTP status that says why (LAP REST 3.4)."""
 
@@ -103,6 +114,7 @@ class SessionsService:
         driver: SandboxDriver,
         harness: HarnessClient,
         recordings: Recordings,
+        leases: Leases,
         settings: Settings,
     ) -> None:
         self._database = database
@@ -110,6 +122,7 @@ class SessionsService:
         self._driver = driver
         self._harness = harness
         self._recordings = recordings
+        self._leases = leases
         self._settings = settings
         self._runner = Runner(
             database, driver, harness, recordings, settings.phase_timeouts, settings.creating_timeout_seconds
@@ -131,7 +144,6 @@ class SessionsService:
         `recording` None is what the agent says. Of `skill_ids` the session has, and its row shows, those that exist.
         """
         session_id = str(uuid.uuid4())
-        token = secrets.token_urlsafe(32)
         now = clock.now()
         async with self._database.begin() as tx:
             agent = await agent_store.get(tx, agent_id)
@@ -140,15 +152,14 @@ class SessionsService:
             recorded = agent["recording"] if recording is None else recording
             skill_ids = [skill["id"] for skill in await skill_store.by_ids(tx, skill_ids)]
             hand_over = await self._hand_over(tx, agent, session_id, title, env_vars or {}, recorded, skill_ids)
+            start = await self._start(tx, session_id, agent_id, hand_over.body, warm=not env_vars)
             row = await session_store.add(
                 tx,
                 {
                     "id": session_id,
                     "agent_id": agent_id,
                     "status": sessions.CREATING,
-                    "phase": phases.PHASES[0],
-                    "task_arn": _sandbox_name(session_id),
-                    "tty_token": self._cipher.encrypt(token),
+                    **start.values,
                     "title": title,
                     "recording": recorded,
                     "skill_ids": skill_ids,
@@ -158,7 +169,7 @@ class SessionsService:
                     "creating_since": now,
                 },
             )
-        self._runner.bring_up(_launch(row, token, hand_over), now)
+        self._runner.bring_up(_launch(row, start.token, hand_over, warm=start.warm), now)
         return row
 
     async def get(self, session_id: str) -> Row:
@@ -201,7 +212,6 @@ class SessionsService:
         row = await self.get(session_id)
         if row["status"] == sessions.CREATING:
             raise Conflict(f"session {session_id} is creating; wait for it to settle before restarting")
-        token = secrets.token_urlsafe(32)
         now = clock.now()
         async with self._database.begin() as tx:
             agent = await agent_store.get(tx, row["agent_id"])
@@ -210,19 +220,18 @@ class SessionsService:
             hand_over = await self._hand_over(
                 tx, agent, session_id, row["title"], {}, row["recording"], row["skill_ids"]
             )
+            start = await self._start(tx, session_id, row["agent_id"], hand_over.body, warm=True)
             started = await session_store.transition(
                 tx,
                 session_id,
                 expected={"status": (sessions.READY, *sessions.ENDED), "creating_since": row["creating_since"]},
                 values={
                     "status": sessions.CREATING,
-                    "phase": phases.PHASES[0],
+                    **start.values,
                     "phase_detail": None,
-                    "sandbox_url": None,
                     "harness_session_id": None,
                     "failure_reason": None,
                     "log_tail": None,
-                    "tty_token": self._cipher.encrypt(token),
                     "has_own_env": False,
                     "creating_since": now,
                     "ready_at": None,
@@ -232,11 +241,11 @@ class SessionsService:
                 },
                 event_type="session.restarted",
             )
-        if started is None:
-            raise Conflict(f"session {session_id} was changed by someone else just now; look at it and try again")
+            if started is None:  # within the transaction, so that no warm sandbox is lost with it
+                raise Conflict(f"session {session_id} was changed by someone else just now; look at it and try again")
         await self._runner.stop(session_id)
         await self._runner.discard(row["task_arn"], _recorded(row))
-        await self._runner.bring_up(_launch(started, token, hand_over), now)
+        await self._runner.bring_up(_launch(started, start.token, hand_over, warm=start.warm), now)
         settled = await self.get(session_id)
         if settled["status"] != sessions.READY:
             raise Unavailable(f"session restart failed: {settled['failure_reason'] or settled['status']}")
@@ -330,21 +339,65 @@ class SessionsService:
         """Take over what an earlier platform process left: live sessions, half-made ones, orphaned sandboxes."""
         async with self._database.read() as tx:
             rows = await session_store.active(tx)
-        wanted = {row["task_arn"] for row in rows}
+            wanted = {row["task_arn"] for row in rows} | await warm_tasks.names(tx)
+            others = await self._leases.others(tx)
         for name in await self._driver.list():
             if name not in wanted:
                 logger.info("removing sandbox %s, which no session needs", name)
-                async with self._database.read() as tx:
-                    ended = await session_store.of_sandbox(tx, name)
-                await self._runner.discard(name, _recorded(ended) if ended else None)
+                await self.discard(name)
         async with self._database.read() as tx:
             recorded = await session_store.recorded(tx)
         await self._recordings.tidy(recorded)
         for row in rows:
+            if row["owner"] in others:
+                continue
             try:
-                await self._resume(row)
+                await self.take_over(row)
             except Exception:  # one bad row must not keep the others from coming back
                 logger.exception("session %s could not be taken over", row["id"])
+
+    async def abandoned(self, status: str) -> list[Row]:
+        """Active sessions of that status which no platform process runs."""
+        async with self._database.read() as tx:
+            rows = await session_store.active(tx)
+            others = await self._leases.others(tx)
+        return [
+            row
+            for row in rows
+            if row["status"] == status and row["owner"] not in others and not self._runner.runs(row["id"])
+        ]
+
+    async def take_over(self, row: Row) -> bool:
+        """Run an active session that nobody runs; False when it is not as `row` says any more."""
+        token = self._cipher.decrypt(row["tty_token"])
+        async with self._database.begin() as tx:
+            owned = await session_store.transition(
+                tx, row["id"], expected=_unchanged(row), values={"owner": self._leases.holder}, event_type=None
+            )
+        if owned is None:
+            return False
+        # Nothing may come in between here: whoever changes the row from now on stops the task this starts.
+        if row["status"] == sessions.READY:
+            self._runner.watch(Watched(row["id"], row["task_arn"], row["sandbox_url"], token, row["recording"]))
+        else:
+            await self._bring_up_again(row, token)
+        return True
+
+    async def reap(self, row: Row, reason: str, status: str) -> bool:
+        """End an active session if it is still as `row` says; whether it was."""
+        ended = await self._end_if(row, _unchanged(row), reason, status)
+        return ended is not None
+
+    async def discard(self, name: str) -> None:
+        """Remove a sandbox that no session needs, and keep the recording in it."""
+        async with self._database.read() as tx:
+            ended = await session_store.of_sandbox(tx, name)
+        await self._runner.discard(name, _recorded(ended) if ended else None)
+
+    async def common_hand_over(self, tx: Transaction, agent: Row) -> Mapping[str, Any]:
+        """What the harness is told for a session of the agent that has nothing of its own, not even an id."""
+        hand_over = await self._hand_over(tx, agent, "", None, {}, agent["recording"], ())
+        return hand_over.body
 
     async def aclose(self) -> None:
         """End all tasks; sandboxes live on."""
@@ -381,11 +434,8 @@ class SessionsService:
         except TimeoutError:
             logger.warning("sandbox %s is still there", name)
 
-    async def _resume(self, row: Row) -> None:
-        token = self._cipher.decrypt(row["tty_token"])
-        if row["status"] == sessions.READY:
-            self._runner.watch(Watched(row["id"], row["task_arn"], row["sandbox_url"], token, row["recording"]))
-            return
+    async def _bring_up_again(self, row: Row, token: str) -> None:
+        """Go on with a bring-up that ended with its platform process."""
         running = await self._driver.state(row["task_arn"]) is SandboxState.RUNNING
         adopt = None
         if running and row["sandbox_url"]:
@@ -400,13 +450,57 @@ class SessionsService:
             agent = await agent_store.get(tx, row["agent_id"])
             if agent is None:  # deleted since; its sessions went with it
                 return
+            # A sandbox of the warm pool that did not live to be adopted is followed by one of the session's own.
+            name = row["task_arn"] if adopt else _sandbox_name(row["id"])
+            expected = {"status": sessions.CREATING, "creating_since": row["creating_since"]}
+            begun = await session_store.transition(
+                tx, row["id"], expected=expected, values={"task_arn": name}, event_type=None
+            )
+            if begun is None:  # ended meanwhile
+                return
             hand_over = await self._hand_over(
                 tx, agent, row["id"], row["title"], {}, row["recording"], row["skill_ids"]
             )
-        self._runner.bring_up(_launch(row, token, hand_over, adopt), row["creating_since"])
+        self._runner.bring_up(_launch(begun, token, hand_over, adopt), row["creating_since"])
+
+    async def _start(
+        self, tx: Transaction, session_id: str, agent_id: str, hand_over: Mapping[str, Any], *, warm: bool
+    ) -> _Start:
+        """Where a session's sandbox comes from: the warm pool if it may and has one, else it will be made."""
+        claimed = None
+        if warm and self._settings.warm_pool_size:
+            fingerprint = warm_pool.fingerprint(self._settings.encryption_key_value, hand_over)
+            claimed = await warm_tasks.claim(tx, agent_id, fingerprint)
+        values: dict[str, Any] = {"owner": self._leases.holder}
+        if claimed is None:
+            token = secrets.token_urlsafe(32)
+            values |= {
+                "phase": phases.PHASES[0],
+                "task_arn": _sandbox_name(session_id),
+                "tty_token": self._cipher.encrypt(token),
+                "sandbox_url": None,
+                "isolation": None,
+            }
+            return _Start(values, token, None)
+        values |= {
+            "phase": "harness_ready",
+            "task_arn": claimed["task_arn"],
+            "tty_token": claimed["token"],
+            "sandbox_url": claimed["sandbox_url"],
+            "isolation": claimed["isolation"],
+        }
+        sandbox = Sandbox(claimed["task_arn"], claimed["sandbox_url"], claimed["isolation"] or {})
+        return _Start(values, self._cipher.decrypt(claimed["token"]), Warm(sandbox, claimed["harness_session_id"]))
 
     async def _end(self, row: Row, reason: str, status: str = sessions.DEAD) -> Row:
-        """Bring a session to its end: first the row, so that nothing brings it back, then task and sandbox."""
+        expected = {"status": (*sessions.ACTIVE, sessions.FAILED)}
+        return await self._end_if(row, expected, reason, status) or await self.get(row["id"])
+
+    async def _end_if(self, row: Row, expected: Mapping[str, Any], reason: str, status: str) -> Row | None:
+        """Bring a session to its end: first the row, so that nothing brings it back, then task and sandbox.
+
+        None when the row was not as `expected`; then nothing was done.
+        """
         session_id = row["id"]
         values = {"status": status, "stopped_at": clock.now(), **NOBODY_ATTACHED}
         if row["status"] in sessions.ACTIVE:
@@ -416,15 +510,15 @@ class SessionsService:
             ended = await session_store.transition(
                 tx,
                 session_id,
-                expected={"status": (*sessions.ACTIVE, sessions.FAILED)},
+                expected=expected,
                 values=values,
                 event_type=f"session.{status}",
             )
         if ended is None:
-            return await self.get(session_id)
+            return None
         self._touched.pop(session_id, None)
         await self._runner.stop(session_id)
-        await self._runner.discard(row["task_arn"], _recorded(row))
+        await self._runner.discard(ended["task_arn"], _recorded(ended))
         return ended
 
     async def _hand_over(
@@ -510,15 +604,23 @@ def _sandbox_name(session_id: str) -> str:
     return f"s-{session_id.replace('-', '')}"
 
 
-def _launch(row: Row, token: str, hand_over: _HandOver, adopt: Sandbox | None = None) -> Launch:
+def _unchanged(row: Row) -> Mapping[str, Any]:
+    """What to expect of a row that nobody restarted, ended or used since it was read."""
+    return {name: row[name] for name in ("status", "creating_since", "task_arn", "last_seen_at")}
+
+
+def _launch(
+    row: Row, token: str, hand_over: _HandOver, adopt: Sandbox | None = None, warm: Warm | None = None
+) -> Launch:
     return Launch(
         session_id=row["id"],
         agent_id=row["agent_id"],
         harness_id=row["harness_id"],
-        sandbox_name=row["task_arn"],
+        sandbox_name=_sandbox_name(row["id"]) if warm else row["task_arn"],
         token=token,
         hand_over=hand_over.body,
         memory_ids=hand_over.memory_ids,
         recording=row["recording"],
         adopt=adopt,
+        warm=warm,
     )

@@ -10,10 +10,10 @@ can take its place.
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Executable, event
 from sqlalchemy.engine import URL
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from backend.store.events import Event
 
 Row = Mapping[str, Any]
+T = TypeVar("T")
 
 LOCK_TIMEOUT: Final = 10.0
 """Seconds to wait for the database when another process holds its write lock."""
@@ -51,20 +52,20 @@ class Transaction:
         self, statement: Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     ) -> CursorResult[Any]:
         """Run one statement."""
-        return await self._connection.execute(statement, parameters)
+        return await _whole(self._connection.execute(statement, parameters))
 
     async def row(self, statement: Executable) -> Row | None:
         """The only row of a query, or None."""
-        row = (await self._connection.execute(statement)).one_or_none()
+        row = (await self.execute(statement)).one_or_none()
         return None if row is None else row._asdict()
 
     async def rows(self, statement: Executable) -> list[Row]:
         """All rows of a query."""
-        return [row._asdict() for row in await self._connection.execute(statement)]
+        return [row._asdict() for row in await self.execute(statement)]
 
     async def scalar(self, statement: Executable) -> Any:
         """The first column of the first row of a query, or None."""
-        return (await self._connection.execute(statement)).scalar()
+        return (await self.execute(statement)).scalar()
 
 
 class Database:
@@ -92,15 +93,12 @@ class Database:
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:
         """A write transaction. It sees and blocks all other writes until its end."""
-        async with self._writer:
-            async with self._engine.connect() as connection:
-                await connection.execution_options(writes=True)
-                async with connection.begin():
-                    transaction = Transaction(connection)
-                    yield transaction
-            if transaction.events:
-                for observer in self._observers:
-                    observer(transaction.events)
+        async with self._writer, self._engine.connect() as connection:
+            await connection.execution_options(writes=True)
+            await _whole(connection.begin().start())
+            transaction = Transaction(connection)
+            yield transaction
+            await _whole(self._commit(connection, transaction))
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
@@ -108,9 +106,32 @@ class Database:
         async with self._engine.connect() as connection:
             yield Transaction(connection)
 
+    async def _commit(self, connection: AsyncConnection, transaction: Transaction) -> None:
+        await connection.commit()
+        if transaction.events:
+            for observer in self._observers:
+                observer(transaction.events)
+
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+
+
+async def _whole(work: Awaitable[T]) -> T:
+    """The result of `work`, which goes on to its end also when the caller is cancelled.
+
+    A statement cut off in the middle would leave its connection, and with it the write lock, to nobody.
+    """
+    doing = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        while not doing.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([doing])
+        if not doing.cancelled():
+            doing.exception()  # not "never retrieved": nobody is there any more to be told
+        raise
 
 
 def prepare(path: Path) -> None:

@@ -64,6 +64,7 @@ session = Table(
     Column("phase", Text),
     Column("phase_detail", Text),
     Column("task_arn", Text),  # the sandbox's name
+    Column("owner", Text),  # the platform process that runs it, see services.leases
     Column("sandbox_url", Text),
     Column("harness_session_id", Text),
     Column("tty_token", Text),  # encrypted
@@ -156,4 +157,40 @@ skill_version = Table(  # contents that skills had before
     Column("content", Text, nullable=False),
     Column("changed_by_session_id", Text),
     Column("created_at", Text, nullable=False),  # when it was replaced
+)
+
+warm_task = Table(  # sandboxes that wait for a session; a claim takes the row away
+    "warm_task",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("agent_id", Text, ForeignKey("agent.id", ondelete="CASCADE"), nullable=False),
+    Column("status", Text, nullable=False),
+    Column("task_arn", Text, nullable=False),  # the sandbox's name
+    Column("fingerprint", Text, nullable=False),  # domain.warm_pool.fingerprint
+    Column("token", Text, nullable=False),  # encrypted
+    Column("sandbox_url", Text),
+    Column("isolation", JSON(none_as_null=True)),
+    Column("harness_session_id", Text),
+    Column("failure_reason", Text),
+    Column("created_at", Text, nullable=False),
+    Column("ready_at", Text),
+    CheckConstraint("status IN ('provisioning', 'warm', 'dead')", name="status"),
+    Index(None, "agent_id", "status"),
+)
+
+worker_lease = Table(
+    "worker_lease",
+    metadata,
+    Column("name", Text, primary_key=True),  # the duty
+    Column("holder", Text, nullable=False),
+    Column("expires_at", Text, nullable=False),
+)
+
+worker_heartbeat = Table(
+    "worker_heartbeat",
+    metadata,
+    Column("name", Text, primary_key=True),  # the duty
+    Column("holder", Text, nullable=False),
+    Column("at", Text, nullable=False),
+    Column("last_result", JSON(none_as_null=True)),
 )

@@ -1,5 +1,8 @@
 """The typed client of a platform: REST, event feed and terminals. Nothing here imports a network library at import."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from lapconsole.client.errors import (
     BadInput,
     ClientError,
@@ -9,11 +12,13 @@ from lapconsole.client.errors import (
     Unreachable,
     Unsupported,
 )
-from lapconsole.client.feed import events
 from lapconsole.client.models import Agent, Diagnosis, Event, EventPage, Issue, Page, Session, SessionList
-from lapconsole.client.platform import Platform
-from lapconsole.client.tty import Tty
 from lapconsole.client.urls import TtyAddress, tty_address
+
+if TYPE_CHECKING:
+    from lapconsole.client.feed import events
+    from lapconsole.client.platform import Platform
+    from lapconsole.client.tty import Tty
 
 __all__ = [
     "Agent",
@@ -37,3 +42,12 @@ __all__ = [
     "events",
     "tty_address",
 ]
+
+# What the console's first frame does without is imported when it is asked for.
+_LATER = {"Platform": "platform", "Tty": "tty", "events": "feed"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

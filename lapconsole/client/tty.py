@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -20,8 +21,10 @@ SEND_SECONDS = 10.0
 PING_SECONDS = 30.0  # load balancers close a connection that is idle for 60 s
 _CLOSE_SECONDS = 2.0
 
-# Received but not yet read: above this many frames the connection is no longer read, and the platform waits.
-_QUEUED_FRAMES = 64
+# Received but not yet read: above this many frames the connection is no longer read, and the platform waits. Little is
+# kept, here and in the system: what is on its way can no longer be skipped, and a key's echo comes after it.
+_QUEUED_FRAMES = 8
+_RECEIVE_BUFFER = 65_536
 _FRAME_BYTES = 16 << 20  # a repaint is one frame, scrollback and all
 
 
@@ -138,7 +141,7 @@ async def _connect(url: str, token: str | None, offer: bool, seconds: float) -> 
     address = url.partition("?")[0]
     try:
         async with asyncio.timeout(seconds):
-            return await Connect(
+            connection = await Connect(
                 url,
                 additional_headers={"authorization": f"Bearer {token}"} if token else None,
                 subprotocols=list(map(Subprotocol, tty_messages.OFFER)) if offer else None,
@@ -153,6 +156,9 @@ async def _connect(url: str, token: str | None, offer: bool, seconds: float) -> 
                 max_size=_FRAME_BYTES,
                 max_queue=_QUEUED_FRAMES,
             )
+            peer = connection.transport.get_extra_info("socket")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+            return connection
     except InvalidStatus as error:
         raise TtyRefused(error.response.status_code, _refusal(error.response.status_code)) from None
     except InvalidURI as error:

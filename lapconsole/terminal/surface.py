@@ -25,8 +25,8 @@ from lapconsole.terminal.paint import CursorShape, change, paint, with_cursor
 SLICE_BYTES = 4096
 TURN_SECONDS = 0.008
 BREATH_SECONDS = 0.001
-# `ready` lets a reader go on below this much output not yet taken.
-HIGH_WATER_BYTES = 256 * 1024
+# `ready` lets a reader go on below this much output not yet taken: what waits here delays the echo of a key.
+HIGH_WATER_BYTES = 32 * 1024
 
 FRAMES_PER_SECOND = 30
 FRAMES_PER_SECOND_SSH = 15

@@ -116,11 +116,6 @@ class Table(ScrollView, Generic[E], can_focus=True, inherit_bindings=False):
         """The entity under the cursor."""
         return None if self._cursor is None else self._entities.get(self._cursor)
 
-    def use(self, view: View[E]) -> None:
-        """Show another view of the same entities."""
-        self._view = view
-        self._reshaped()
-
     def changed(self, ids: Collection[str]) -> None:
         """Take over changed, new and removed entities."""
         if self._view.update(ids):

@@ -12,8 +12,6 @@ from lapconsole.widgets.parts import Look, Part, Parts, wrap_parts
 from lapconsole.widgets.phase_bar import status_glyph, status_tone, too_long
 from lapconsole.widgets.words import duration
 
-HARNESS_PHASES = frozenset({"cloning_repo", "installing_deps", "harness_listening"})  # who reports: seed 000
-
 _MEANING = {
     "creating_sandbox": "asking for a sandbox",
     "pod_pending": "sandbox accepted, waiting for room",

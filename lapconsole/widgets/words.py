@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from datetime import datetime
 from typing import NamedTuple
 
 from rich.cells import cell_len, chop_cells, set_cell_size
@@ -140,11 +139,6 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
-
-
-def since(then: datetime | None, now: datetime) -> float | None:
-    """Seconds from `then` to `now`; None where the time is not known."""
-    return None if then is None else (now - then).total_seconds()
 
 
 def plural(count: int, noun: str) -> str:

@@ -266,8 +266,10 @@ async def test_a_viewer_who_is_dead_without_a_word(settings: Settings, monkeypat
 
 
 async def test_a_harness_that_takes_nothing(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    enough = asyncio.Event()
+
     async def deaf_to_all(_terminal: WebSocket) -> None:
-        await asyncio.Event().wait()
+        await enough.wait()
 
     monkeypatch.setattr(tty, "TAKE_TIMEOUT", 0.3)
     platform.harness.terminal = deaf_to_all
@@ -277,7 +279,9 @@ async def test_a_harness_that_takes_nothing(platform: Platform, monkeypatch: pyt
         with pytest.raises(ConnectionClosed):
             while True:
                 await connection.send(CHUNK)
+                await asyncio.sleep(0)  # a write that is taken at once gives nobody else a turn
         assert connection.close_code == 1011
+    enough.set()
     await until(lambda: not terminals(platform), "no connection of a viewer is left")
     await until(lambda: platform.harness.connections <= connections, "nor one to the harness")
 

@@ -64,7 +64,8 @@ async def console(
             del os.environ[name]
         os.environ.update({"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8"} | dict(env or {}))
         os.environ.update({"XDG_CONFIG_HOME": str(folder / "config"), "LAP_DATA_DIR": str(folder / "data")})
-        os.execv(sys.executable, [sys.executable, "-m", "lapconsole", *arguments])
+        # With this environment and no other: the C library may hold a COLUMNS and LINES of pytest's own terminal.
+        os.execve(sys.executable, [sys.executable, "-m", "lapconsole", *arguments], os.environ)
     fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     started = Console(pid, descriptor, columns, lines)
     loop = asyncio.get_running_loop()

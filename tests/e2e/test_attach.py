@@ -28,7 +28,6 @@ async def test_driving_watching_and_looking_back(platform: Platform, tmp_path: P
 
         await two.shows("tester", "● live")
         await two.press("a")
-        print(one.screen[-300:], "|||")
         await two.shows("https://example.org/2", "120x34  ○ watching")
         await two.press("x")
         await two.shows("watching: Ctrl+] t takes over")
@@ -41,7 +40,7 @@ async def test_driving_watching_and_looking_back(platform: Platform, tmp_path: P
 
         await two.press("stty size\r")
         await two.shows("23 80")
-        await one.shows("$ stty size\n", "23 80")
+        await one.shows("stty size   ", "23 80   ")
         await two.press(COMMAND, "d", "q")
         await one.shows("nobody drives")
         await one.press(COMMAND, "t")

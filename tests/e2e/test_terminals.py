@@ -39,10 +39,13 @@ async def test_what_the_program_tells_reaches_record_and_feed(platform: Platform
         events = await platform.events(session_id=session["id"], types="session.updated")
         assert events[-1]["session"]["terminal"]["title"] == "busy"
         before = len(await platform.events(session_id=session["id"]))
-        await viewer.type(r"for i in $(seq 100); do printf '\033]0;%d %%\007' $i; sleep 0.01; done" + "\r")
+        await viewer.type(
+            r"for i in $(seq 100); do printf '\033]0;%d %%\007' $i; sleep 0.01; done; echo all-$((1 + 1))-told" + "\r"
+        )
         began = asyncio.get_running_loop().time()
         await until_it_is(platform, session, title="100 %")
         seconds = asyncio.get_running_loop().time() - began
+        await viewer.shows("all-2-told")
         assert len(await platform.events(session_id=session["id"])) - before <= 2 * seconds + 2
 
     async def left() -> bool:

@@ -35,8 +35,10 @@ class NoConnection:
 
     def __init__(self, label: str = "embedded") -> None:
         self.label = label
+        self.asked = 0
 
     async def resolve(self) -> Address:
+        self.asked += 1
         await asyncio.Event().wait()
         raise AssertionError
 

@@ -102,13 +102,18 @@ SCENES: dict[str, tuple[Callable[[], LapConsole], list[str], Then | None]] = {
 def test_screen(scene: str, size: str, snap_compare: Any) -> None:
     make, keys, then = SCENES[scene]
 
+    app = make()
+
     async def prepare(pilot: Pilot[None]) -> None:
+        async with asyncio.timeout(10):
+            while not app.connection.asked:  # the last thing a start does
+                await pilot.pause()
         await pilot.press(*keys)
         if then is not None:
             await then(pilot)
         await pilot.pause()
 
-    assert snap_compare(make(), terminal_size=SIZES[size], run_before=prepare)
+    assert snap_compare(app, terminal_size=SIZES[size], run_before=prepare)
 
 
 @pytest.mark.parametrize("theme", ["light", "high-contrast", "terminal", "colour-blind"])

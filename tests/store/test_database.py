@@ -210,3 +210,24 @@ def _schema_of_metadata(path: Path) -> set[tuple[str, str, int, str | None, int]
     metadata.create_all(engine)
     engine.dispose()
     return _schema(path)
+
+
+async def test_a_writer_that_is_cancelled_leaves_no_lock(database: Database) -> None:
+    heard: list[events.Event] = []
+    database.on_commit(heard.extend)
+
+    async def write() -> None:
+        async with database.begin() as tx:
+            await events.append(tx, "agent.updated", {"agent": {}}, agent_id="a1")
+
+    for steps in range(60):  # cut off at every step of a transaction in turn
+        task = asyncio.create_task(write())
+        for _ in range(steps % 30):
+            await asyncio.sleep(0 if steps < 30 else 0.0002)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        async with asyncio.timeout(2):
+            await write()
+    async with database.read() as tx:
+        stored = await events.read(tx, after=0, limit=1000, types=["agent.updated"])
+    assert [event.seq for event in heard] == [event.seq for event in stored]

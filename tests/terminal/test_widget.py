@@ -373,7 +373,8 @@ async def test_mouse_reports() -> None:
 # Size and pace
 
 
-async def test_resize_is_told_once_it_has_settled() -> None:
+async def test_resize_is_told_once_it_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surface, "RESIZE_SECONDS", 0.5)
     async with running() as pilot:
         app, view = pilot.app, pilot.app.view
         await feed(pilot, "hello")

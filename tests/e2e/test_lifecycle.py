@@ -1,0 +1,98 @@
+"""The platform killed at every step of a bring-up, of a session or a warm sandbox: rows and processes match again."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.domain.phases import step
+from tests.e2e.programs import API, Platform, processes_of
+from tests.waiting import until
+
+pytestmark = pytest.mark.e2e
+
+SLOW = "sh -c 'sleep 0.3; exec bash --norc --noprofile'"
+
+
+async def stats(platform: Platform) -> dict[str, Any]:
+    response = await platform.http.get("/api/v1/admin/stats")
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def in_balance(platform: Platform) -> None:
+    """Waits until every session is ready or ended with a reason, and each sandbox has a row and processes."""
+
+    async def balanced() -> bool:
+        sessions = (await platform.http.get(f"{API}/sessions", params={"limit": 200})).json()
+        if any(session["status"] == "creating" for session in sessions):
+            return False
+        assert all(session["failure_reason"] for session in sessions if session["status"] != "ready")
+        ready = {session["task_arn"] for session in sessions if session["status"] == "ready"}
+        pool = (await stats(platform))["warm_pool"]["counts"]
+        folder = platform.data_dir / "sandboxes"
+        found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        spare = {name for name in found - ready if name.startswith("w-")}
+        return (
+            found - spare == ready
+            and len(spare) == pool["warm"]
+            and pool["provisioning"] == pool["dead"] == 0
+            and all(processes_of(folder / name) for name in found)
+        )
+
+    await until(balanced, "rows and processes match", 60)
+
+
+@pytest.mark.parametrize("phase", ["creating_sandbox", "waiting_harness", "cloning_repo", "harness_listening", "ready"])
+async def test_killed_during_a_bring_up(tmp_path: Path, repository: Path, phase: str) -> None:
+    platform = Platform(tmp_path / "data", {"LAP_HARNESS_COMMAND_CLAUDE_CODE": SLOW})
+    await platform.start()
+    try:
+        agent = await platform.create_agent(repo_url=str(repository))
+        session = await platform.create_session(agent)
+        while step((await platform.session(session["id"]))["phase"]) < step(phase):
+            pass
+        await platform.end(signal.SIGKILL)
+        await platform.start()
+        await in_balance(platform)
+        session = await platform.session(session["id"])
+        assert session["status"] == "ready", session["failure_reason"]
+        response = await platform.http.post(f"{API}/sessions/{session['id']}/restart")
+        assert response.status_code == 200, response.text
+        await in_balance(platform)
+    finally:
+        await platform.close()
+
+
+@pytest.mark.parametrize("moment", ["provisioning", "warm", "claimed"])
+async def test_killed_with_a_warm_pool(tmp_path: Path, moment: str) -> None:
+    platform = Platform(tmp_path / "data", {"WARM_POOL_SIZE": "1"})
+    await platform.start()
+
+    async def counts() -> dict[str, int]:
+        return (await stats(platform))["warm_pool"]["counts"]
+
+    async def is_warm() -> bool:
+        return (await counts())["warm"] == 1
+
+    try:
+        agent = await platform.create_agent()
+        await platform.ready(agent)
+        if moment != "provisioning":
+            await until(is_warm, "the pool is full")
+        if moment == "claimed":
+            claimed = await platform.create_session(agent)
+            assert claimed["task_arn"].startswith("w-")
+        await platform.end(signal.SIGKILL)
+        await platform.start()
+        await until(is_warm, "the pool is full again")
+        await in_balance(platform)
+        session = await platform.ready(agent)
+        assert session["task_arn"].startswith("w-")
+        response = await platform.http.delete(f"{API}/agents/{agent['id']}")
+        assert response.status_code == 204
+        await until(lambda: not processes_of(platform.data_dir / "sandboxes"), "no sandbox is left")
+        await in_balance(platform)
+    finally:
+        await platform.close()
