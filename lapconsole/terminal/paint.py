@@ -100,7 +100,9 @@ def marked(strip: Strip, marks: Iterable[tuple[int, int, RichStyle]]) -> Strip:
     columns = strip.cell_length
     over: list[RichStyle | None] = [None] * columns
     for start, end, style in marks:
-        over[max(0, start) : end] = [style] * (min(end, columns) - max(0, start))
+        first, last = max(0, start), min(end, columns)
+        if first < last:
+            over[first:last] = [style] * (last - first)
     cuts = [x for x in range(1, columns) if over[x] is not over[x - 1]]
     segments: list[Segment] = []
     for start, piece in zip([0, *cuts], _divided(strip, [*cuts, columns]), strict=True):

@@ -50,9 +50,10 @@ def running(
     """Runs `command` on a pseudo-terminal of that size; ends it on leaving."""
     pid, descriptor = pty.fork()
     if pid == 0:
+        # Here and not in the parent: the program must not start before its terminal has a size.
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         os.environ.update({"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8"} | dict(env or {}))
         os.execvp(command[0], list(command))
-    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     try:
         yield Terminal(pid, descriptor)
     finally:

@@ -60,13 +60,14 @@ async def console(
     """Starts `lapconsole` with all its files in `folder`; ends it, if it did not end by itself."""
     pid, descriptor = pty.fork()
     if pid == 0:
+        # Here and not in the parent: the program must not start before its terminal has a size.
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         for name in [name for name in os.environ if name.startswith(("LAP_", "MASTER", "LITELLM", "TEXTUAL"))]:
             del os.environ[name]
         os.environ.update({"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8"} | dict(env or {}))
         os.environ.update({"XDG_CONFIG_HOME": str(folder / "config"), "LAP_DATA_DIR": str(folder / "data")})
         # With this environment and no other: the C library may hold a COLUMNS and LINES of pytest's own terminal.
         os.execve(sys.executable, [sys.executable, "-m", "lapconsole", *arguments], os.environ)
-    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     started = Console(pid, descriptor, columns, lines)
     loop = asyncio.get_running_loop()
     loop.add_reader(descriptor, started.read)
