@@ -83,7 +83,7 @@ async def visit(
     await keep("new-agent", "Repository")
     await press("escape")
     await press("question_mark")
-    await keep("help", "All keys", "keys")
+    await keep("help", "Keys")
 
 
 async def main() -> None:
