@@ -10,7 +10,7 @@ from backend.domain import memory, skills
 from backend.domain.agents import DEFAULT_BRANCH, DEFAULT_HARNESS
 from backend.domain.files import DEFAULT_CONTENT_TYPE
 from backend.domain.phases import DETAIL_LIMIT
-from backend.domain.sessions import TITLE_LIMIT
+from backend.domain.sessions import INITIAL_PROMPT_LIMIT, TITLE_LIMIT
 
 
 def _without_nul(text: str) -> str:
@@ -87,7 +87,7 @@ class SessionCreate(Body):
     """LAP REST 3.1."""
 
     title: Annotated[Line, Field(max_length=TITLE_LIMIT)] = ""
-    initial_prompt: Long = ""
+    initial_prompt: Annotated[Long, Field(max_length=INITIAL_PROMPT_LIMIT)] = ""
     env_vars: Annotated[dict[str, str], Field(default_factory=dict)]
     recording: bool = False
     """Record this session's terminal, or not; absent: as its agent says."""

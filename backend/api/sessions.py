@@ -28,7 +28,8 @@ DEFAULT_LOG_SECONDS, MAX_LOG_SECONDS = 600, 3_600
 SCREEN_TYPES = {"text": "text/plain; charset=utf-8", "cells": "application/json", "svg": "image/svg+xml"}
 CAST_TYPE = "application/x-asciicast"
 
-NO_INITIAL_PROMPT = "initial_prompt was not sent: this version of the platform has no messages yet"
+NO_MESSAGES = "initial_prompt was not sent: this version of the platform sends messages to terminal harnesses only"
+NOT_TO_THIS_PROGRAM = "initial_prompt was not sent: {} replaces the harness's program, which might not take it"
 NO_RECORDING = "nothing will be recorded: the agent's harness has no terminal"
 
 router = APIRouter(prefix="/api/v1/managed_agents/sessions", tags=["sessions"])
@@ -50,10 +51,16 @@ async def create(request: Request, agent_id: str) -> Response:
         agent_id,
         title=wanted.title or None,
         env_vars=wanted.env_vars,
+        initial_prompt=wanted.initial_prompt or None,
         recording=wanted.given().get("recording"),
         skill_ids=wanted.skill_ids,
     )
-    warnings = [NO_INITIAL_PROMPT] if wanted.initial_prompt else []
+    warnings = []
+    if wanted.initial_prompt and not supports_tui(row["harness_id"]):
+        warnings.append(NO_MESSAGES)
+    elif wanted.initial_prompt and row["harness_id"] in services_of(request).settings.harness_commands:
+        variable = f"LAP_HARNESS_COMMAND_{row['harness_id'].replace('-', '_').upper()}"
+        warnings.append(NOT_TO_THIS_PROGRAM.format(variable))
     if row["recording"] and not supports_tui(row["harness_id"]):
         warnings.append(NO_RECORDING)
     if unknown := [skill_id for skill_id in wanted.skill_ids if skill_id not in row["skill_ids"]]:

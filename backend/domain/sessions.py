@@ -16,6 +16,8 @@ IDLE_TIMEOUT_MS: Final = 86_400_000
 """Default idle time after which a ready session is reaped: 24 hours (seed 001)."""
 
 TITLE_LIMIT: Final = 255
+INITIAL_PROMPT_LIMIT: Final = 30_000
+"""Characters of a first message: it travels as one argument of a program, which Linux limits to 128 KiB."""
 TITLE_PREVIEW_LIMIT: Final = 60
 
 

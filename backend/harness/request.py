@@ -27,6 +27,8 @@ class Request:
     harness_id: str
     model: str | None
     prompt: str | None
+    initial_prompt: str | None
+    """What a terminal program is told first, once."""
     repo_url: str | None
     branch: str | None
     git_token: str | None
@@ -71,6 +73,7 @@ class Request:
             harness_id=harness_id,
             model=_text(value, "model"),
             prompt=_text(value, "prompt"),
+            initial_prompt=_text(value, "initial_prompt"),
             repo_url=_text(value, "repo_url"),
             branch=_text(value, "branch"),
             git_token=_text(value, "git_token") or env.get("GITHUB_TOKEN") or env.get("GH_TOKEN"),

@@ -155,6 +155,7 @@ class Setup:
             project=self.directory,
             model=request.model,
             prompt=request.prompt,
+            initial_prompt=request.initial_prompt,
             base=request.base,
             key=request.key,
             env=env,
@@ -169,7 +170,7 @@ class Setup:
             if port is None:
                 if request.recording_bytes is not None:
                     self.recording = Recording(self._root / NAME, request.recording_bytes, self._log)
-                await self._start_terminal(Command(launch.argv, env, self.directory))
+                await self._start_terminal(Command(launch.argv, env, self.directory, launch.first))
             else:
                 await self._start_server(launch, env, port, request.port_seconds)
         except OSError as error:

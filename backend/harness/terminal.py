@@ -57,6 +57,8 @@ class Command:
     argv: Sequence[str]
     env: Mapping[str, str]
     directory: Path
+    first: Sequence[str] = ()
+    """Further arguments of the first start."""
 
 
 class Terminal:
@@ -66,6 +68,7 @@ class Terminal:
         self, command: Command, processes: Processes, state: State, log: Log, recording: Recording | None = None
     ) -> None:
         self._command = command
+        self._first = command.first
         self._processes = processes
         self._state = state
         self._log = log
@@ -196,9 +199,9 @@ class Terminal:
         master, slave = pty.openpty()
         try:
             _prepare(slave, self._state.columns, self._state.rows)
-            child = self._processes.start(
-                self._command.argv, env=self._command.env, cwd=self._command.directory, terminal=slave
-            )
+            argv = (*self._command.argv, *self._first)
+            child = self._processes.start(argv, env=self._command.env, cwd=self._command.directory, terminal=slave)
+            self._first = ()
         except BaseException:
             os.close(master)
             raise

@@ -83,7 +83,7 @@ class Download:
 class _HandOver:
     """The body of the harness's POST /session, which holds secrets, and the memories told in it."""
 
-    body: Mapping[str, Any] = field(repr=False)
+    body: dict[str, Any] = field(repr=False)
     memory_ids: tuple[str, ...]
 
 
@@ -136,6 +136,7 @@ class SessionsService:
         *,
         title: str | None = None,
         env_vars: Mapping[str, str] | None = None,
+        initial_prompt: str | None = None,
         recording: bool | None = None,
         skill_ids: Sequence[str] = (),
     ) -> Row:
@@ -152,6 +153,8 @@ class SessionsService:
             recorded = agent["recording"] if recording is None else recording
             skill_ids = [skill["id"] for skill in await skill_store.by_ids(tx, skill_ids)]
             hand_over = await self._hand_over(tx, agent, session_id, title, env_vars or {}, recorded, skill_ids)
+            if initial_prompt and supports_tui(agent["harness_id"]):
+                hand_over.body["initial_prompt"] = initial_prompt
             start = await self._start(tx, session_id, agent_id, hand_over.body, warm=not env_vars)
             row = await session_store.add(
                 tx,

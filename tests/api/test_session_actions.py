@@ -87,9 +87,15 @@ async def test_unknown(client: httpx.AsyncClient, method: str, path: str, text: 
     assert (response.status_code, response.json()["error"]) == (404, text)
 
 
-async def test_initial_prompt_is_not_dropped_in_silence(client: httpx.AsyncClient) -> None:
-    response = await client.post(f"{AGENTS}/one/session", json={"initial_prompt": "go"})
-    assert response.json()["warnings"]
+async def test_initial_prompt(client: httpx.AsyncClient, services: Services) -> None:
+    async with services.database.begin() as tx:
+        await agents.add(tx, agent_row("messages", harness_id="opencode"))
+    sent = await client.post(f"{AGENTS}/one/session", json={"initial_prompt": "go"})
+    assert sent.json()["warnings"] == []
+    not_sent = await client.post(f"{AGENTS}/messages/session", json={"initial_prompt": "go"})
+    assert "terminal harnesses only" in not_sent.json()["warnings"][0]
+    too_long = await client.post(f"{AGENTS}/one/session", json={"initial_prompt": "x" * 30_001})
+    assert too_long.status_code == 400
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,22 @@ async def test_a_command_of_the_users_own_gets_the_same_environment(harness: Run
     assert found["env"]["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:1"
 
 
+@pytest.mark.parametrize(("harness_id", "program"), [("claude-code", "claude"), ("codex", "codex")])
+async def test_a_first_message_is_told_once(
+    harness: RunningHarness, tmp_path: Path, harness_id: str, program: str
+) -> None:
+    message = "--help is no option here\nbut a message"
+    found = await call(harness, install(tmp_path / "bin" / program), harness_id=harness_id, initial_prompt=message)
+    assert found["argv"][-2:] == ["--", message]
+    tty = await harness.attach()
+    await tty.type("\x04")
+    await tty.until("process exited")
+    (harness.home / "call").unlink()
+    again = await harness.attach()
+    await again.until("started")
+    assert message not in json.loads((harness.home / "call").read_text())["argv"]
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize(
     ("program", "harness_id", "prompt"), [("codex", "codex", "Ask Codex"), ("claude", "claude-code", "for shortcuts")]

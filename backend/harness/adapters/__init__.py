@@ -31,6 +31,7 @@ class Context:
     key: str | None
     env: Mapping[str, str]
     """The agent's environment without the adapter's part."""
+    initial_prompt: str | None = None
     port: int | None = None
     """Where an API harness has to listen."""
 
@@ -42,6 +43,8 @@ class Launch:
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    first: Sequence[str] = ()
+    """Arguments of the first start only, such as the message to begin with."""
     probe: str = "/"
     """What an API harness answers to, with any status, once it is ready."""
 

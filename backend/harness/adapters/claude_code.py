@@ -20,7 +20,12 @@ def launch(context: Context, command: Sequence[str] | None) -> Launch:
     if context.prompt and command is None:
         files[".claude/lap-prompt.md"] = context.prompt  # A file, because an argument is limited to 128 KB.
         argv += ["--append-system-prompt-file", str(context.home / ".claude/lap-prompt.md")]
-    return Launch(argv, environment(context), files)
+    return Launch(argv, environment(context), files, first_message(context, command))
+
+
+def first_message(context: Context, command: Sequence[str] | None) -> Sequence[str]:
+    """The message as Claude Code and Codex take it; a program of the user's own may not."""
+    return ("--", context.initial_prompt) if context.initial_prompt and command is None else ()
 
 
 def environment(context: Context) -> dict[str, str]:

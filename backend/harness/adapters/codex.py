@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backend.harness.adapters import Context, Launch, find
+from backend.harness.adapters.claude_code import first_message
 
 KEY_VARIABLE = "LITELLM_API_KEY"
 OWN_KEY_VARIABLE = "OPENAI_API_KEY"
@@ -19,7 +20,7 @@ def launch(context: Context, command: Sequence[str] | None) -> Launch:
     if context.prompt:
         files[".codex/AGENTS.md"] = context.prompt
     env = {KEY_VARIABLE: context.key} if context.base and context.key else {}
-    return Launch(command or (_program(context), "--no-daemon"), env, files)
+    return Launch(command or (_program(context), "--no-daemon"), env, files, first_message(context, command))
 
 
 def _program(context: Context) -> str:
