@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 early.imported()
 
 KEPT_PROBLEMS = 200
+# Which keys can be reached on which screen, by its class: most are not imported before they are opened.
+_REACH = {
+    "SessionsScreen": "Sessions",
+    "AgentsScreen": "Agents",
+    "SessionScreen": "One session",
+    "WallScreen": "Wall",
+}
 
 
 def utc_now() -> datetime:
@@ -191,11 +198,17 @@ class LapConsole(App[None]):
             self.model.flush()
             self.screen.table.move_to(agent_id)
 
-    def open_terminal(self, session_id: str) -> None:
-        """Attach to a session's terminal."""
+    def open_terminal(self, session_id: str, *, take_over: bool = False) -> None:
+        """Attach to a session's terminal; with `take_over` drive it, whoever does now."""
         from lapconsole.screens.attach import AttachScreen
 
-        self.push_screen(AttachScreen(session_id))
+        self.push_screen(AttachScreen(session_id, take_over=take_over))
+
+    def open_replay(self, session_id: str) -> None:
+        """Play the recording of a session's terminal."""
+        from lapconsole.screens.replay import ReplayScreen
+
+        self.push_screen(ReplayScreen(session_id))
 
     def action_view(self, mode: str) -> None:
         self.switch_mode(mode)
@@ -228,8 +241,7 @@ class LapConsole(App[None]):
 
     def _scopes(self) -> tuple[str, ...]:
         """The scopes of actions in reach on this screen."""
-        name = type(self.screen).__name__
-        reach = {"SessionsScreen": "Sessions", "AgentsScreen": "Agents", "SessionScreen": "One session"}.get(name)
+        reach = _REACH.get(type(self.screen).__name__)
         return keys.REACH[reach] if reach else ("app",)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:

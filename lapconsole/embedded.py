@@ -138,18 +138,31 @@ async def stop(running: Running, data_dir: Path, timeout: float) -> bool:
 
 
 class EmbeddedPlatform:
-    """The console's own platform: one that already runs on the data folder is joined and later left alone."""
+    """The console's own platform: one that already runs on the data folder is joined and later left alone.
+
+    Its own child is started again after a crash. One that was ended on purpose stays ended, and one that was joined is
+    never replaced: it was started with settings that are not known here.
+    """
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self._child: subprocess.Popen[bytes] | None = None
+        self._joined = False
         self._port = DEFAULT_PORT
         self._starting = asyncio.Lock()
 
     async def ensure(self) -> tuple[str, str]:
         """Return (url, key) of a platform that runs now, started if need be. Raises ConnectionFailed."""
         async with self._starting:
-            running = find(self.data_dir) or await self._start()
+            running = find(self.data_dir)
+            if running is not None:
+                self._joined = self._child is None or self._child.pid != running.pid
+            elif self._joined:
+                raise ConnectionFailed("the platform has ended; start one with `lapconsole up --detach`")
+            elif self._child is not None and self._child.poll() == 0:
+                raise ConnectionFailed("the platform was ended; quit and start `lapconsole` again to have one")
+            else:
+                running = await self._start()
         self._port = urlsplit(running.url).port or DEFAULT_PORT
         return running.url, await key_of(running, self.data_dir)
 
@@ -166,12 +179,15 @@ class EmbeddedPlatform:
             # The same port again after a crash, so that addresses people noted down go on working.
             port = self._port if _is_free(self._port) else 0
             self._child, running = await start(self.data_dir, host="127.0.0.1", port=port, env=env)
-        except ConnectionFailed:
+        except ConnectionFailed as error:
             # Two consoles may start at once: the data folder's lock lets one platform through, the other console joins.
             winner = find(self.data_dir)
-            if winner is None:
+            if winner is not None:
+                return winner
+            if not port or "in use" not in str(error):
                 raise
-            return winner
+            # Somebody took the port since we looked, as the platform's last words say: any other will do.
+            self._child, running = await start(self.data_dir, host="127.0.0.1", port=0, env=env)
         return running
 
 

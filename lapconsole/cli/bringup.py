@@ -68,7 +68,7 @@ async def wait_ready(platform: Platform, session_id: str, seconds: float = READY
         progress.end(" ready")
         return session
     progress.end()
-    ended = session is not None and session.terminal
+    ended = session is not None and session.ended
     lines = [session.status if session and ended else f"session did not reach ready in {seconds:.0f}s"]
     lines += _block(session, session_id)
     lines += await findings(platform, session_id)
@@ -150,7 +150,7 @@ async def _settled(platform: Platform, session_id: str, seconds: float, progress
             progress.mark("?")
             await asyncio.sleep(POLL_SECONDS)
             continue
-        if session.status == "ready" or session.terminal:
+        if session.status == "ready" or session.ended:
             return session
         failures = 0
         progress.phase(session.phase or session.status)

@@ -365,7 +365,7 @@ async def _resume(target: str) -> int:
         say(" ready" if session.status == "ready" else f" {session.status}")
         if session.status == "creating":
             session = await bringup.wait_ready(platform, session.id)
-        elif session.terminal:
+        elif session.ended:
             lines = [f"session is {session.status}: {session.failure_reason or 'no reason given'}"]
             raise Failure("\n".join(lines + await bringup.findings(platform, session.id)))
         return await _attach(platform, current, session)
@@ -446,7 +446,7 @@ async def _tell_ending(platform: Platform, current: Account, session: Session, e
     except ClientError:
         say(f"(could not verify session state — try anyway)\n{command}")
         return
-    if now.terminal:
+    if now.ended:
         say(f"Session is dead — {now.failure_reason or 'no reason given'}.")
         if not ending.detached:
             for line in await findings(platform, session.id):

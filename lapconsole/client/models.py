@@ -96,6 +96,7 @@ class Agent:
     branch: str | None = None
     pfp_url: str | None = None
     requirements: str | None = None
+    recording: bool | None = None
     harness_image: str | None = None
     mcp_servers: tuple[str, ...] = ()
     env_vars: Mapping[str, str] = field(default_factory=dict)
@@ -124,6 +125,7 @@ class Agent:
             branch=_line(data, "branch"),
             pfp_url=_line(data, "pfp_url"),
             requirements=_text(data, "requirements"),
+            recording=_flag(data, "recording"),
             harness_image=_line(data, "harness_image"),
             mcp_servers=_lines(data, "mcp_servers"),
             env_vars={
@@ -144,6 +146,75 @@ class Agent:
     def label(self) -> str:
         """What to call it: the name, else the start of the id."""
         return self.name or self.id[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What an agent asked its terminal to show to the user."""
+
+    title: str = ""
+    body: str = ""
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an agent says it is: `state` normal, error, indeterminate, paused or none; `value` in percent."""
+
+    state: str = ""
+    value: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """What an agent says it is doing: `state` idle, working, blocked, done or error."""
+
+    state: str = ""
+    app: str = ""
+    kind: str = ""
+    title: str = ""
+    message: str = ""
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """What a session's terminal has told, as far as it has."""
+
+    title: str = ""
+    bell_at: datetime | None = None
+    notification: Notification | None = None
+    progress: Progress | None = None
+    agent_state: AgentState | None = None
+
+    @classmethod
+    def from_json(cls, value: object) -> Terminal | None:
+        """Read a session's `terminal`; None when there is none."""
+        if not isinstance(value, dict):
+            return None
+        notification, progress, state = (value.get(key) for key in ("notification", "progress", "agent_state"))
+        return cls(
+            title=_line(value, "title") or "",
+            bell_at=_moment(value, "bell_at"),
+            notification=_notification(notification) if isinstance(notification, dict) else None,
+            progress=_progress(progress) if isinstance(progress, dict) else None,
+            agent_state=_agent_state(state) if isinstance(state, dict) else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """Somebody at a session's terminal: `mode` is watch or drive."""
+
+    name: str = ""
+    mode: str = ""
+    since: datetime | None = None
+
+    @classmethod
+    def from_json(cls, value: object) -> Attached:
+        """Read one entry of `attached`."""
+        data = as_object(value)
+        return cls(_line(data, "name") or "", _line(data, "mode") or "", _moment(data, "since"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +245,9 @@ class Session:
     task_arn: str | None = None
     isolation: Json | None = None
     viewers: int | None = None
+    recording: bool | None = None
+    attached: tuple[Attached, ...] = ()
+    terminal: Terminal | None = None
     idle_timeout_ms: int | None = None
     created_at: datetime | None = None
     creating_since: datetime | None = None
@@ -209,6 +283,9 @@ class Session:
             task_arn=_line(data, "task_arn"),
             isolation=as_object(isolation) if isinstance(isolation, dict) else None,
             viewers=_count(data, "viewers"),
+            recording=_flag(data, "recording"),
+            attached=tuple(Attached.from_json(item) for item in as_list(data.get("attached"))),
+            terminal=Terminal.from_json(data.get("terminal")),
             idle_timeout_ms=_count(data, "idle_timeout_ms"),
             created_at=_moment(data, "created_at"),
             creating_since=_moment(data, "creating_since"),
@@ -229,7 +306,18 @@ class Session:
         return len(PHASES) if self.status == "ready" else step_of(self.phase)
 
     @property
-    def terminal(self) -> bool:
+    def agent_state(self) -> str:
+        """What its agent says it is doing; "" when it does not say, or cannot be doing anything."""
+        state = self.terminal.agent_state if self.terminal is not None else None
+        return state.state if state is not None and self.status == "ready" else ""
+
+    @property
+    def blocked(self) -> bool:
+        """Whether its agent waits for a person."""
+        return self.agent_state == "blocked"
+
+    @property
+    def ended(self) -> bool:
         """Whether it has ended (only a restart brings it back)."""
         return self.status in TERMINAL
 
@@ -421,6 +509,19 @@ def _moment(data: Json, key: str) -> datetime | None:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def _notification(data: Json) -> Notification:
+    return Notification(_line(data, "title") or "", _line(data, "body") or "", _moment(data, "at"))
+
+
+def _progress(data: Json) -> Progress:
+    return Progress(_line(data, "state") or "", min(_count(data, "value") or 0, 100))
+
+
+def _agent_state(data: Json) -> AgentState:
+    app, kind, title, message = (_line(data, key) or "" for key in ("app", "kind", "title", "message"))
+    return AgentState(_line(data, "state") or "", app, kind, title, message, _moment(data, "at"))
 
 
 def _reply(value: object) -> str | None:

@@ -41,6 +41,9 @@ BRING_UP_SECONDS = 900.0  # restart answers only when the new sandbox is ready (
 _MEGABYTE = 1 << 20
 LIST_BYTES = 64 * _MEGABYTE
 ANSWER_BYTES = 8 * _MEGABYTE
+# A recording ends at 64 MB unless the platform is set otherwise.
+RECORDING_BYTES = 72 * _MEGABYTE
+RECORDING_SECONDS = 300.0
 
 # JSON above this size is parsed off the event loop.
 _PARSE_INLINE_BYTES = 256 * 1024
@@ -203,6 +206,17 @@ class Platform:
         query = {key: value for key, value in asked.items() if value is not None}
         data = await self._bytes("GET", urls.session(session_id, "sandbox_logs"), query=query)
         return safe_text(data.decode("utf-8", errors="replace"))
+
+    async def recording(self, session_id: str) -> bytes:
+        """The asciicast of a session's terminal: so far, or whole once it has ended. Raises Unsupported without one."""
+        try:
+            return await self._bytes(
+                "GET", urls.session(session_id, "recording"), seconds=RECORDING_SECONDS, limit=RECORDING_BYTES
+            )
+        except PlatformError as error:
+            if error.status in (404, 405):
+                raise Unsupported("nothing of this session is recorded") from None
+            raise
 
     async def diagnose(self, session_id: str) -> Diagnosis:
         """What the platform finds about a session (seed 000)."""

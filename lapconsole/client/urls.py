@@ -32,7 +32,7 @@ def agent_sessions(agent_id: str) -> str:
 
 
 def session(session_id: str, action: str | None = None) -> str:
-    """One session, or one of its calls: stop, restart, sandbox_logs, diagnose."""
+    """One session, or one of its calls: stop, restart, sandbox_logs, recording, diagnose."""
     path = f"{SESSIONS}/{_segment(session_id)}"
     return f"{path}/{action}" if action else path
 
@@ -74,7 +74,7 @@ def tty_address(base: str, of: Session, fallback: str | None = None) -> TtyAddre
     `tty_url` may be ws(s), http(s), or relative to the platform. Without one the address comes from `sandbox_url`
     (LAP REST 3.2), or is `fallback` where that one is inside a cluster. Raises BadInput saying why there is none.
     """
-    if of.terminal or of.supports_tui is False:  # platforms may still show where the sandbox was
+    if of.ended or of.supports_tui is False:  # platforms may still show where the sandbox was
         raise BadInput(_why_no_terminal(of))
     if of.tty_url:
         url = of.tty_url if "://" in of.tty_url else f"{base}/{of.tty_url.lstrip('/')}"
@@ -118,7 +118,7 @@ def _why_no_terminal(of: Session) -> str:
         return f"{of.harness_id or 'this harness'} has no terminal to attach to"
     if of.status == "creating":
         return f"the session is still coming up ({of.phase or 'creating'}); attach when it is ready"
-    if of.terminal:
+    if of.ended:
         return f"the session is {of.status}: {of.failure_reason or 'no reason given'}; restart it first"
     if of.sandbox_url:
         return f"the platform gave no terminal address, and the sandbox ({of.sandbox_url}) cannot be reached from here"

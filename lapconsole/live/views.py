@@ -192,6 +192,7 @@ def _session_words(session: Session) -> str:
             session.phase or "",
             session.harness_id,
             session.failure_reason or "",
+            session.agent_state,
         )
     )
 

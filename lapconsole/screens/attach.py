@@ -73,9 +73,11 @@ class AttachScreen(Screen[None], inherit_bindings=False):
     # The app looks at this: none of its own bindings act while this screen is on top.
     keeps_keys = True
 
-    def __init__(self, session_id: str) -> None:
+    def __init__(self, session_id: str, *, take_over: bool = False) -> None:
+        """With `take_over` it drives, whoever does now and whatever the preference."""
         super().__init__()
         self._session_id = session_id
+        self._take_over = take_over
         self._attachment: Attachment | None = None
         self._news = ""
         self._news_timer: Timer | None = None
@@ -117,7 +119,8 @@ class AttachScreen(Screen[None], inherit_bindings=False):
             self._session_id,
             (columns, lines),
             self,
-            watch=console.preferences.get("attach_mode") == "watch",
+            watch=console.preferences.get("attach_mode") == "watch" and not self._take_over,
+            take_over=self._take_over,
         )
         self.run_worker(self._attachment.run(), group="attachment", exclusive=True)
 
@@ -279,7 +282,10 @@ class AttachScreen(Screen[None], inherit_bindings=False):
         mode, driver, viewers = self._place()
         yield (cells, *mode, *driver, *viewers, ("  ", "plain"), *hint)
         yield (cells, *mode, *driver, ("  ", "plain"), *hint)
-        yield (*mode, ("  ", "plain"), *hint) if self._news else (cells, *mode, *driver)
+        if self._news or not driver:
+            yield (*mode, ("  ", "plain"), *hint)
+        else:  # who drives says more than the key: every key that is typed now tells it
+            yield (cells, *mode, *driver)
 
     def _place(self) -> tuple[Parts, Parts, Parts]:
         """How the link is, or while it is live our mode; who drives if not we; and how many there are."""

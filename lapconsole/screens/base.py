@@ -87,8 +87,9 @@ class ConsoleScreen(Screen[None], inherit_bindings=False):
             return
         console = self.console
         for line in self.query(StatusLine):
-            stuck = len(console.triage.stuck)
-            line.show(console.model.link, console.model.counts, stuck, len(console.problems), self.crumb, self.look)
+            model, triage = console.model, console.triage
+            faults = triage.blocked, len(triage.stuck), len(console.problems)
+            line.show(model.link, model.counts, *faults, self.crumb, self.look)
         for hint_line in self.query(HintLine):
             hint_line.show(*self.hints())
 

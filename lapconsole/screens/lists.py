@@ -24,8 +24,8 @@ class ListScreen(ConsoleScreen):
     ListScreen {
         #list { width: 1fr; height: 1fr; }
         #detail, #rail { display: none; height: 1fr; padding: 0 1; border-left: vkey $panel; }
-        &.-normal #list { width: 46; }
-        &.-wide #list { width: 84; }
+        &.-normal #list { width: 47; }
+        &.-wide #list { width: 85; }
         &.-normal #detail, &.-wide #detail { display: block; width: 1fr; }
         &.-wide #rail { display: block; width: 42; }
         &.-list-only #list { width: 1fr; }

@@ -59,6 +59,17 @@ class NewAgentScreen(Form):
             "Requirements",
             TextArea(id="requirements", compact=True, tab_behavior="focus", placeholder="Python packages, one a line"),
         )
+        yield Field(
+            "recording",
+            "Recording",
+            Select(
+                [("off", "off"), ("on, what the terminal shows is kept", "on")],
+                allow_blank=False,
+                value="off",
+                id="recording",
+                compact=True,
+            ),
+        )
 
     def problems(self) -> dict[str, str]:
         found = {
@@ -75,6 +86,7 @@ class NewAgentScreen(Form):
             for name in ("name", "harness_id", "model", "repo_url", "branch", "prompt", "requirements")
         }
         values["env_vars"] = rules.parse_variables(self.text("env_vars"))[0]
+        values["recording"] = self.text("recording") == "on"
         return {name: value for name, value in values.items() if value}
 
     async def send(self, platform: Platform, values: dict[str, Any]) -> None:

@@ -43,6 +43,17 @@ class NewSessionScreen(Form):
             ),
         )
         yield Field("env_vars", "Variables", VariablesArea("env_vars"))
+        yield Field(
+            "recording",
+            "Recording",
+            Select(
+                [("as its agent says", "agent"), ("off", "off"), ("on, what the terminal shows is kept", "on")],
+                allow_blank=False,
+                value="agent",
+                id="recording",
+                compact=True,
+            ),
+        )
 
     def on_mount(self) -> None:
         self.query_one("#title").focus()
@@ -54,7 +65,10 @@ class NewSessionScreen(Form):
     def values(self) -> dict[str, Any]:
         values: dict[str, Any] = {name: self.text(name) for name in ("agent_id", "title", "initial_prompt")}
         values["env_vars"] = rules.parse_variables(self.text("env_vars"))[0]
-        return {name: value for name, value in values.items() if value}
+        given = {name: value for name, value in values.items() if value}
+        if (recording := self.text("recording")) != "agent":
+            given["recording"] = recording == "on"
+        return given
 
     async def send(self, platform: Platform, values: dict[str, Any]) -> None:
         session = await platform.create_session(values.pop("agent_id"), values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from lapconsole.client.errors import ClientError, PlatformError, Unreachable
@@ -28,7 +28,7 @@ def next_step(error: ClientError) -> str:
         if error.status == 409:
             return "Wait until it has settled, then try again."
         if error.status >= 500:
-            return "Look at the platform's log, then try again."
+            return "The session's page and log say more; mend the cause first."
     return "Change what it says, then try again."
 
 
@@ -38,8 +38,8 @@ class Operations:
     def __init__(self, console: LapConsole) -> None:
         self._console = console
 
-    def attach(self, session: Session | None) -> None:
-        """Open the session's terminal, or say why there is none."""
+    def attach(self, session: Session | None, *, take_over: bool = False) -> None:
+        """Open the session's terminal, or say why there is none. With `take_over` drive it, whoever does now."""
         if session is None:
             self._console.notify("Nothing is selected.", severity="warning")
         elif session.supports_tui is False:
@@ -49,7 +49,18 @@ class Operations:
         elif session.status != "ready":
             self._say(f"It is {session.status}; press r to restart it, then attach.")
         else:
-            self._console.open_terminal(session.id)
+            self._console.open_terminal(session.id, take_over=take_over)
+
+    def wall(self, ids: Iterable[str]) -> None:
+        """Show the terminals of these sessions side by side: the first that are ready, as many as there is room for."""
+        from lapconsole.screens.wall import MOST, WallScreen
+
+        sessions = filter(None, map(self._console.model.sessions.get, ids))
+        ready = [one for one in sessions if one.status == "ready" and one.supports_tui is not False][:MOST]
+        if ready:
+            self._console.push_screen(WallScreen(ready))
+        else:
+            self._say("No session in the list is ready and has a terminal.")
 
     def restart(self, session: Session | None) -> None:
         """Give the session a new sandbox, after asking."""
@@ -71,7 +82,7 @@ class Operations:
         """End the session, after asking."""
         if session is None:
             return
-        if session.terminal:
+        if session.ended:
             self._say(f"It is {session.status} already; r restarts it, D deletes it.")
             return
         name = _name(session)

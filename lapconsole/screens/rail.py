@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lapconsole.screens.triage import Triage
+from lapconsole.widgets.fields import agent_words
 from lapconsole.widgets.parts import Look, Parts, wrap_parts
 from lapconsole.widgets.phase_bar import status_glyph, status_tone
 from lapconsole.widgets.words import age, clean
@@ -11,17 +12,21 @@ SHOWN = 10
 
 
 def fault_lines(triage: Triage, look: Look, width: int) -> list[Parts]:
-    """Failed and overdue sessions with their reasons, then the legend."""
+    """Failed, waiting and overdue sessions with their reasons, then the legend."""
     lines: list[Parts] = []
     for session in triage.worst(SHOWN):
         old = session.status_age(look.now)
-        name = f"{status_glyph(session, look)} {session.agent_name or session.label}"
-        lines.append(((name, status_tone(session, look.now)), (f"  {age(old)}" if old is not None else "", "muted")))
+        glyph, tone = status_glyph(session, look), status_tone(session, look.now)
         reason = session.failure_reason or f"in {session.phase} for too long"
+        if session.blocked:
+            glyph, tone = look.glyphs.stuck, "warn"
+            reason = agent_words(session)
+        name = f"{glyph} {session.agent_name or session.label}"
+        lines.append(((name, tone), (f"  {age(old)}" if old is not None else "", "muted")))
         lines.extend(wrap_parts(("  ", "plain"), clean(reason), "muted", width)[:3])
         lines.append(())
     if not lines:
-        lines = [((f"{look.glyphs.done} Nothing failed, nothing is overdue.", "good"),), ()]
+        lines = [((f"{look.glyphs.done} Nothing failed, waits or is overdue.", "good"),), ()]
     elif triage.count > SHOWN:
         lines += [((f"and {triage.count - SHOWN} more", "muted"),), ()]
     return [*lines, *legend(look)]
@@ -33,6 +38,7 @@ def legend(look: Look) -> list[Parts]:
     return [
         (("Marks", "strong"),),
         ((f"{glyphs.failed} failed", "bad"), ("    did not come up", "muted")),
+        ((f"{glyphs.stuck} needs you", "warn"), (" waits for your answer", "muted")),
         ((f"{glyphs.stuck} creating", "warn"), ("  for more than two minutes", "muted")),
         ((f"{glyphs.creating} creating", "busy"), ("  is coming up", "muted")),
         ((f"{glyphs.ready} ready", "good"), ("     works, or waits for work", "muted")),

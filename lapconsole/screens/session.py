@@ -20,7 +20,7 @@ from lapconsole.widgets.fields import failure_lines, session_fields
 from lapconsole.widgets.hint_line import HintLine
 from lapconsole.widgets.log_view import LogView
 from lapconsole.widgets.parts import Parts
-from lapconsole.widgets.phase_bar import phase_parts, status_parts
+from lapconsole.widgets.phase_bar import agent_parts, phase_parts, status_parts
 from lapconsole.widgets.sheet import Sheet
 from lapconsole.widgets.timeline import timeline_lines
 from lapconsole.widgets.words import age
@@ -57,10 +57,12 @@ class SessionScreen(ConsoleScreen):
         "session.timeline",
         "session.log",
         "session.fields",
+        "session.play",
         "session.back",
         "session.restart",
         "session.stop",
         "session.delete",
+        "session.take_over",
         "app.help",
         "sheet.last",
         "log.search",
@@ -148,6 +150,8 @@ class SessionScreen(ConsoleScreen):
         first += [dot, (session.agent_name or session.agent_id[:8], "strong"), dot, (session.harness_id, "plain")]
         if session.status not in ("ready", "dead"):
             first += [dot, *phase_parts(session, look)]
+        if told := agent_parts(session, look):
+            first += [dot, *told]
         if session.viewers:
             first += [dot, (f"{session.viewers} watching", "muted")]
         lines = [tuple(first)]
@@ -248,12 +252,13 @@ class SessionScreen(ConsoleScreen):
         self.log_view.search(event.text)
 
     def hints(self) -> tuple[Sequence[str], str]:
-        return self.HINTS, ""
+        hints = self.HINTS if self._session.recording else [hint for hint in self.HINTS if hint != "session.play"]
+        return hints, ""
 
     # -- actions
 
-    def action_attach(self) -> None:
-        self.console.operations.attach(self._session)
+    def action_attach(self, take_over: bool = False) -> None:
+        self.console.operations.attach(self._session, take_over=take_over)
 
     def action_restart(self) -> None:
         self.console.operations.restart(self._session)
@@ -263,6 +268,12 @@ class SessionScreen(ConsoleScreen):
 
     def action_delete(self) -> None:
         self.console.operations.delete(self._session)
+
+    def action_play(self) -> None:
+        if self._session.recording is False:
+            self.console.notify("It is not recorded. Recording is chosen when a session is made.", severity="warning")
+        else:
+            self.console.open_replay(self._session_id)
 
     def action_back(self) -> None:
         self.dismiss(None)

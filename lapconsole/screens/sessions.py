@@ -11,7 +11,7 @@ from lapconsole.live.views import SESSION_SORTS, View, sessions_view
 from lapconsole.screens.lists import ListScreen
 from lapconsole.widgets.columns import Column
 from lapconsole.widgets.parts import Look, Parts
-from lapconsole.widgets.phase_bar import bar, status_parts, status_tone
+from lapconsole.widgets.phase_bar import agent_parts, bar, status_parts, status_tone
 from lapconsole.widgets.table import Table
 from lapconsole.widgets.words import age
 
@@ -28,6 +28,9 @@ def _agent(session: Session, look: Look) -> Parts:
 
 
 def _bar(session: Session, look: Look) -> Parts:
+    """How far it came up; once it is ready what its agent says it is doing, where it says so."""
+    if told := agent_parts(session, look):
+        return told
     quiet = session.status in ("ready", "dead")
     return bar(session.furthest, "muted" if quiet else status_tone(session, look.now), look.glyphs)
 
@@ -66,7 +69,7 @@ COLUMNS: tuple[Column[Session], ...] = (
         most=16,
         fold=4,
     ),
-    Column("phase", "PHASE", _bar, 10, sort="phase", live=True),
+    Column("phase", "PHASE", _bar, 11, sort="phase", live=True),
     Column("step", "", _step, 5, fold=6),
     Column("name", "", _phase, 12, grow=1, most=17, fold=7),
     Column("age", "AGE", _age, 4, sort="created", descending=True, right=True, live=True, fold=1),
@@ -82,12 +85,14 @@ class SessionsScreen(ListScreen):
         "table.open",
         "sessions.attach",
         "sessions.new",
+        "sessions.wall",
         "list.filter",
         "sessions.faults",
         "table.sort",
         "app.agents",
         "app.help",
         "app.quit",
+        "sessions.take_over",
         "sessions.restart",
         "sessions.stop",
         "sessions.delete",
@@ -197,8 +202,11 @@ class SessionsScreen(ListScreen):
     def action_new(self) -> None:
         self.console.operations.new_session(self._agent_id)
 
-    def action_attach(self) -> None:
-        self.console.operations.attach(self.session)
+    def action_attach(self, take_over: bool = False) -> None:
+        self.console.operations.attach(self.session, take_over=take_over)
+
+    def action_wall(self) -> None:
+        self.console.operations.wall(self.table.view)
 
     def action_restart(self) -> None:
         self.console.operations.restart(self.session)

@@ -161,7 +161,9 @@ class Attachment:
     """One session's terminal, for as long as `run` runs.
 
     `find_platform` gives the platform to ask, None while there is no connection to it. With `watch` it never drives by
-    itself; else it drives when nobody else does. After a break it asks for what it had.
+    itself; else it drives when nobody else does, with `take_over` at first also when somebody does. After a break it
+    asks for what it had. A `glance` only ever watches, takes no scrollback, and does not stay where the protocol knows
+    no watching: there, being attached alone changes the terminal.
     """
 
     def __init__(
@@ -172,6 +174,8 @@ class Attachment:
         display: Display,
         *,
         watch: bool = False,
+        take_over: bool = False,
+        glance: bool = False,
         name: str = "",
     ) -> None:
         self.session: Session | None = None
@@ -181,7 +185,9 @@ class Attachment:
         self._session_id = session_id
         self._size = size
         self._display = display
-        self._wanted = WATCH if watch else DRIVE
+        self._wanted = WATCH if watch or glance else DRIVE
+        self._take_over = take_over
+        self._glance = glance
         self._name = name or viewer_name()
         self._outbox: _Outbox | None = None
         self._again = asyncio.Event()
@@ -230,7 +236,7 @@ class Attachment:
 
     def want_scrollback(self) -> bool:
         """Somebody looks back: ask for what is missing. True when it is on its way now."""
-        if self._has_scrollback or self._outbox is None or self.seat is None or self.seat.original:
+        if self._glance or self._has_scrollback or self._outbox is None or self.seat is None or self.seat.original:
             return False
         self._has_scrollback = True
         self._outbox.say(type="repaint", scrollback=SCROLLBACK)
@@ -294,6 +300,8 @@ class Attachment:
         except ClientError as error:
             return _why_not(error)
         async with tty:
+            if self._glance and not tty.two_way:
+                return State(Phase.STOPPED, "cannot be watched: original protocol", "Attach to see it.")
             return await self._live(tty)
 
     async def _live(self, tty: Tty) -> State:
@@ -364,7 +372,8 @@ class Attachment:
         seat = Seat(welcome.mode, id=welcome.viewer, size=size, viewers=others)
         self._ghost = welcome.viewer
         self._resizing = False
-        if self._wanted == DRIVE and seat.driver is None:
+        if self._wanted == DRIVE and (seat.driver is None or self._take_over):
+            self._take_over = False  # once: after a break, whoever took over meanwhile keeps it
             self._outbox.say(type=DRIVE)
             self._resizing = {"cols": size[0], "rows": size[1]} != size_fields(*self._size)
         else:
@@ -424,7 +433,7 @@ def _obstacle(session: Session) -> State | None:
         return State(
             Phase.NOT_READY, f"not ready: phase {session.phase or 'creating'}{step}{detail}", "Attaches by itself."
         )
-    if session.terminal:
+    if session.ended:
         reason = f": {session.failure_reason}" if session.failure_reason else ""
         return State(
             Phase.STOPPED, f"the session is {session.status}{reason}", "Restart it from the list, then attach."

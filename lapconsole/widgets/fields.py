@@ -13,6 +13,7 @@ from lapconsole.widgets.words import age, clean, clean_lines, duration
 
 MASK = "********"
 LABEL = 17
+_MODES = {"drive": "drives", "watch": "watches"}
 
 Field = tuple[str, str]
 
@@ -58,6 +59,16 @@ def failure_lines(session: Session, look: Look, width: int, keymap: Keymap, scop
     return [*lines, ()]
 
 
+def agent_words(session: Session) -> str:
+    """What the agent says it is doing, with its own words: `blocked: Permission needed, run the tests?`."""
+    state = session.terminal.agent_state if session.terminal is not None else None
+    if state is None or not session.agent_state or session.agent_state == "clear":
+        return ""
+    state_word = "needs you" if session.blocked else state.state
+    told = ", ".join(dict.fromkeys(filter(None, (state.title, state.message))))
+    return f"{state_word}: {told}" if told else state_word
+
+
 def session_summary(session: Session, look: Look, width: int) -> list[Parts]:
     """The facts that matter beside a list."""
     label = (f"{'status':<{LABEL}}", "muted")
@@ -68,6 +79,7 @@ def session_summary(session: Session, look: Look, width: int) -> list[Parts]:
         ("title", session.title or session.title_preview or ""),
         ("agent", session.agent_name or session.agent_id),
         ("harness", _harness(session)),
+        ("agent says", agent_words(session)),
         ("created", moment(session.created_at, look.now)),
         ("last activity", moment(session.last_seen_at, look.now) or "none yet"),
         ("viewers", str(session.viewers) if session.viewers else ""),
@@ -96,6 +108,12 @@ def session_fields(session: Session, look: Look, width: int) -> list[Parts]:
         ("last activity", moment(session.last_seen_at, now) or "none yet"),
         ("idle timeout", duration(session.idle_timeout_ms / 1000) if session.idle_timeout_ms else "none"),
         ("viewers", "" if session.viewers is None else str(session.viewers)),
+        ("recording", _switch(session.recording)),
+        (
+            "attached",
+            ", ".join(f"{one.name or 'somebody'} {_MODES.get(one.mode, one.mode)}" for one in session.attached),
+        ),
+        *_terminal_fields(session, now),
         ("sandbox", session.task_arn or ""),
         ("sandbox url", session.sandbox_url or ""),
         ("terminal url", session.tty_url or ""),
@@ -113,6 +131,21 @@ def session_fields(session: Session, look: Look, width: int) -> list[Parts]:
     return lines
 
 
+def _terminal_fields(session: Session, now: datetime) -> Iterable[Field]:
+    """What the terminal has told."""
+    if (told := session.terminal) is None:
+        return
+    yield "agent says", agent_words(session)
+    yield "window title", told.title
+    if told.progress is not None and told.progress.state not in ("", "none"):
+        percent = "" if told.progress.state == "indeterminate" else f"{told.progress.value}%"
+        yield "progress", f"{percent} {'' if told.progress.state == 'normal' else told.progress.state}".strip()
+    if (note := told.notification) is not None:
+        words = ", ".join(filter(None, (note.title, note.body)))
+        yield "notification", f"{words} ({at})" if (at := moment(note.at, now)) else words
+    yield "bell", moment(told.bell_at, now)
+
+
 def agent_fields(agent: Agent, look: Look, width: int) -> list[Parts]:
     """Every field of an agent; values of its variables are never shown."""
     fields = (
@@ -122,6 +155,7 @@ def agent_fields(agent: Agent, look: Look, width: int) -> list[Parts]:
         ("image", agent.harness_image or ""),
         ("repository", agent.repo_url or "none"),
         ("branch", agent.branch or "" if agent.repo_url else ""),
+        ("recording", _switch(agent.recording)),
         ("created", moment(agent.created_at, look.now)),
         ("sessions ever", "" if agent.session_count is None else str(agent.session_count)),
         ("mcp servers", ", ".join(agent.mcp_servers)),
@@ -158,6 +192,11 @@ def _harness(session: Session) -> str:
     if session.supports_tui is None:
         return session.harness_id
     return session.harness_id + (", with a terminal" if session.supports_tui else ", by messages")
+
+
+def _switch(on: bool | None) -> str:
+    """ "" where the platform does not know the switch."""
+    return "" if on is None else "on" if on else "off"
 
 
 def _plain(value: object) -> str:

@@ -39,6 +39,19 @@ def status_parts(session: Session, look: Look) -> Parts:
     return ((f"{status_glyph(session, look)} {session.status or 'unknown'}", status_tone(session, look.now)),)
 
 
+def agent_parts(session: Session, look: Look) -> Parts:
+    """`▲ needs you`: what the agent says it is doing, in at most eleven cells; nothing when it does not say."""
+    glyphs = look.glyphs
+    told = {
+        "working": (f"{glyphs.creating} working", "busy"),
+        "blocked": (f"{glyphs.stuck} needs you", "warn"),
+        "idle": (f"{glyphs.dead} idle", "muted"),
+        "done": (f"{glyphs.done} done", "good"),
+        "error": (f"{glyphs.failed} error", "bad"),
+    }.get(session.agent_state)
+    return () if told is None else (told,)
+
+
 def bar(step: int, tone: str, glyphs: Glyphs) -> Parts:
     """Ten cells, `step` of them full."""
     step = max(0, min(step, len(PHASES)))

@@ -134,7 +134,7 @@ class Table(ScrollView, Generic[E], can_focus=True, inherit_bindings=False):
         look = self._look()
         for row_id in self._ids_in_view():
             drawn = self._drawn.get(row_id)
-            if drawn is not None and drawn.live != self._live_cells(self._entities[row_id], look):
+            if drawn is None or drawn.live != self._live_cells(self._entities[row_id], look):
                 self._refresh_row(row_id)
 
     # -- order

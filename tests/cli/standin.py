@@ -64,6 +64,8 @@ if mood != "mute":
         "url": f"http://127.0.0.1:{server.server_port}",
         "started_at": "2026-01-02T03:04:05.678Z",
     }
-    record.write_text(json.dumps(announcement))
+    fresh = record.with_suffix(".new")
+    fresh.write_text(json.dumps(announcement))
+    fresh.rename(record)  # whole or not at all, as the real one does it
 ended.wait()
 record.unlink(missing_ok=True)

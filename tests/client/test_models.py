@@ -9,8 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lapconsole.client.models import PHASES, Agent, Diagnosis, Event, Session, safe_line, safe_text, step_of
+from lapconsole.client.models import (
+    PHASES,
+    Agent,
+    AgentState,
+    Attached,
+    Diagnosis,
+    Event,
+    Notification,
+    Progress,
+    Session,
+    Terminal,
+    safe_line,
+    safe_text,
+    step_of,
+)
 
+AT = "2026-05-15T22:33:50+00:00"
 NOW = datetime(2026, 5, 15, 22, 34, tzinfo=UTC)
 
 SESSION = {
@@ -38,7 +53,7 @@ def test_a_session_is_read() -> None:
         "creating",
         "installing_deps",
     )
-    assert (session.step, session.furthest, session.active, session.terminal) == (8, 8, True, False)
+    assert (session.step, session.furthest, session.active, session.ended) == (8, 8, True, False)
     assert session.response == "done"
     assert session.created_at == datetime(2026, 5, 15, 22, 33, 26, 283000, tzinfo=UTC)
     assert session.age(NOW) == pytest.approx(33.717)
@@ -46,6 +61,43 @@ def test_a_session_is_read() -> None:
     assert session.isolation == {"pid_namespace": True}
     assert session.label == "reviewer"
     assert "tok" not in repr(session)
+
+
+def test_what_the_terminal_told_is_read() -> None:
+    state = {
+        "state": "blocked",
+        "app": "codex",
+        "kind": "permission",
+        "title": "May I?",
+        "message": "rm\x1b x",
+        "at": AT,
+    }
+    told = {
+        "title": "\u2733 work",
+        "bell_at": AT,
+        "notification": {"title": "", "body": "done", "at": 5},
+        "progress": {"state": "normal", "value": 400},
+        "agent_state": state,
+    }
+    seats = [{"name": "alice@host", "mode": "drive", "since": AT}, 7]
+    session = Session.from_json({**SESSION, "status": "ready", "terminal": told, "attached": seats})
+    moment = datetime.fromisoformat(AT)
+    assert session.terminal == Terminal(
+        "\u2733 work",
+        moment,
+        Notification("", "done", None),
+        Progress("normal", 100),
+        AgentState("blocked", "codex", "permission", "May I?", "rm  x", moment),
+    )
+    assert session.attached == (Attached("alice@host", "drive", moment), Attached())
+    assert (session.agent_state, session.blocked) == ("blocked", True)
+    assert Session.from_json({**SESSION, "status": "dead", "terminal": told}).agent_state == ""
+
+
+@pytest.mark.parametrize("told", [None, 3, [], {}, {"agent_state": "blocked"}, {"agent_state": {"state": ["blocked"]}}])
+def test_a_terminal_that_tells_nothing_or_nonsense(told: object) -> None:
+    session = Session.from_json({**SESSION, "status": "ready", "terminal": told, "attached": told})
+    assert (session.agent_state, session.blocked, session.attached) == ("", False, ())
 
 
 def test_an_agent_is_read() -> None:
@@ -152,7 +204,9 @@ KEYS = st.sampled_from(
         {*SESSION, *Agent.__dataclass_fields__, *Session.__dataclass_fields__, "seq", "at", "type", "agent", "session"}
     )
 )
-ENTITIES = JSON | st.dictionaries(KEYS, JSON | st.just(SESSION), max_size=12)
+TOLD = st.sampled_from(sorted({*Terminal.__dataclass_fields__, *AgentState.__dataclass_fields__, "value", "mode"}))
+TERMINALS = st.dictionaries(TOLD, JSON | st.dictionaries(TOLD, JSON, max_size=4), max_size=4)
+ENTITIES = JSON | st.dictionaries(KEYS, JSON | st.just(SESSION) | TERMINALS | st.lists(TERMINALS), max_size=12)
 
 
 @given(ENTITIES)
@@ -163,5 +217,6 @@ def test_reading_never_raises(value: object) -> None:
     assert 0 <= session.step <= 10 and 0 <= session.furthest <= 10
     for text in (agent.label, session.label, session.status, event.type):
         text.encode()
+    assert isinstance(session.blocked, bool)
     session.following(Session.from_json(SESSION)).age(NOW)
     assert session == Session.from_json(json.loads(json.dumps(value)))

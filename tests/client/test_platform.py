@@ -72,6 +72,27 @@ async def test_every_call_asks_the_right_thing(fake: FakePlatform, platform: Pla
     assert asked == {"after": "3", "session_id": "s1", "types": "session.dead,session.ready", "limit": "10"}
 
 
+async def test_a_recording_is_given_as_it_is(platform: Platform, fake: FakePlatform) -> None:
+    path = f"{MANAGED}/sessions/s1/recording"
+    fake.always("GET", path, Reply(body=b'{"version": 3}\n\x1b', headers={"content-type": "application/x-asciicast"}))
+    assert await platform.recording("s1") == b'{"version": 3}\n\x1b'
+    fake.always("GET", path, Reply(404, {"error": "no recording", "code": "NOT_FOUND"}))
+    with pytest.raises(Unsupported, match="nothing of this session is recorded"):
+        await platform.recording("s1")
+    fake.always("GET", path, Reply(502, {"error": "the sandbox does not answer", "code": "UNAVAILABLE"}))
+    with pytest.raises(PlatformError, match="the sandbox does not answer"):
+        await platform.recording("s1")
+
+
+async def test_a_recording_has_a_largest_size(
+    platform: Platform, fake: FakePlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lapconsole.client.platform.RECORDING_BYTES", 1 << 20)
+    fake.always("GET", f"{MANAGED}/sessions/s1/recording", Reply(body=b"x" * ((1 << 20) + 1)))
+    with pytest.raises(PlatformError, match="larger than 1 MB"):
+        await platform.recording("s1")
+
+
 async def test_a_path_in_the_address_is_kept(fake: FakePlatform) -> None:
     fake.always("GET", f"/team{MANAGED}/agents/a1", Reply(body=AGENT))
     async with Platform(f"{fake.url}/team/", KEY) as platform:

@@ -62,7 +62,9 @@ async def console(
     if pid == 0:
         # Here and not in the parent: the program must not start before its terminal has a size.
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        for name in [name for name in os.environ if name.startswith(("LAP_", "MASTER", "LITELLM", "TEXTUAL"))]:
+        for name in [
+            name for name in os.environ if name.startswith(("LAP_", "MASTER", "LITELLM", "TEXTUAL", "COLUMNS", "LINES"))
+        ]:
             del os.environ[name]
         os.environ.update({"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8"} | dict(env or {}))
         os.environ.update({"XDG_CONFIG_HOME": str(folder / "config"), "LAP_DATA_DIR": str(folder / "data")})

@@ -57,6 +57,11 @@ class Harness:
             self._server.close()
             await self._server.wait_closed()
 
+    def admit_no_more(self) -> None:
+        """Let those in who are there, until they leave."""
+        if self._server is not None:
+            self._server.close(close_connections=False)
+
     @property
     def typed(self) -> bytes:
         return b"".join(self.keys)
@@ -65,12 +70,12 @@ class Harness:
         self.emulator.feed(data)
         await self.connections[-1].send(data.encode() if self.two_way else data)
 
-    async def say(self, **message: Any) -> None:
-        await self.connections[-1].send(json.dumps(message))
+    async def say(self, *, to: ServerConnection | None = None, **message: Any) -> None:
+        await (to or self.connections[-1]).send(json.dumps(message))
 
-    async def repaint(self, scrollback: int = 0, skipped: int = 0) -> None:
-        await self.say(type="repaint", scrollback=scrollback, skipped=skipped)
-        await self.connections[-1].send(self.emulator.repaint(scrollback))
+    async def repaint(self, scrollback: int = 0, skipped: int = 0, *, to: ServerConnection | None = None) -> None:
+        await self.say(to=to, type="repaint", scrollback=scrollback, skipped=skipped)
+        await (to or self.connections[-1]).send(self.emulator.repaint(scrollback))
 
     async def alice_takes_over(self, columns: int, rows: int) -> None:
         self.alice, self.driver = "drive", None
@@ -128,8 +133,9 @@ class Harness:
                 case "hello":
                     present = {"cols": self.emulator.columns, "rows": self.emulator.lines}
                     me = str(len(self.connections))
-                    await self.say(type="welcome", viewer=me, mode="watch", **present, viewers=self.viewers())
-                    await self.repaint(control["scrollback"])
+                    welcome = {"type": "welcome", "viewer": me, "mode": "watch", **present}
+                    await self.say(to=connection, **welcome, viewers=self.viewers())
+                    await self.repaint(control["scrollback"], to=connection)
                 case "drive":
                     self.driver = connection
                     self.alice = self.alice and "watch"

@@ -66,6 +66,32 @@ async def test_an_agent_is_made_with_what_was_typed() -> None:
         assert app.screen.table.cursor_id == made.id
 
 
+@pytest.mark.parametrize(("chosen", "sent"), [("on", {"recording": True}), ("off", {})])
+async def test_an_agent_may_be_recorded(chosen: str, sent: dict[str, bool]) -> None:
+    platform = ScriptedPlatform(create_agent=agent(9, "fresh"))
+    app = console(platform=platform)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("2", "n")
+        await filled(app, pilot, model="m", recording=chosen)
+        await pilot.press("ctrl+s")
+        await until(lambda: platform.called("create_agent"), pilot)
+        assert platform.called("create_agent") == [({"harness_id": "claude-code", "model": "m", **sent},)]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "sent"), [("agent", {}), ("on", {"recording": True}), ("off", {"recording": False})]
+)
+async def test_a_session_may_be_recorded_or_not_whatever_its_agent_says(chosen: str, sent: dict[str, bool]) -> None:
+    platform = ScriptedPlatform(create_session=session(9, REVIEWER))
+    app = console(platform=platform)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("n")
+        await filled(app, pilot, recording=chosen)
+        await pilot.press("ctrl+s")
+        await until(lambda: platform.called("create_session"), pilot)
+        assert platform.called("create_session")[0][1] == sent
+
+
 async def test_what_is_wrong_is_said_before_anything_is_sent() -> None:
     platform = ScriptedPlatform()
     app = console(platform=platform)

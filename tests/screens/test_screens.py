@@ -13,7 +13,7 @@ from textual.pilot import Pilot
 
 from lapconsole.app import LapConsole
 from lapconsole.client.errors import PlatformError, Unreachable, Unsupported
-from lapconsole.client.models import Event, EventPage
+from lapconsole.client.models import AgentState, Event, EventPage, Terminal
 from lapconsole.live.model import Link, LinkState
 from lapconsole.screens.agents import AgentsScreen
 from lapconsole.screens.confirm import Confirm
@@ -66,7 +66,7 @@ async def test_the_pane_beside_the_list_follows_the_cursor() -> None:
     app = console()
     async with app.run_test(size=SIZE) as pilot:
         assert "failed in cloning_repo" in sheet(app, "detail")
-        assert "releases/next not found" in sheet(app, "detail")
+        assert "releases/next not found" in " ".join(sheet(app, "detail").split())
         await pilot.press("end")
         assert "idle for 24 h" in sheet(app, "detail")
         await pilot.press("v")
@@ -306,7 +306,7 @@ async def test_what_cannot_be_done_says_why(row: Any, key: str, words: str) -> N
         (PlatformError(404, "NOT_FOUND", "session 1 not found"), "not found", "gone already"),
         (PlatformError(409, "CONFLICT", "is creating"), "is creating", "Wait"),
         (PlatformError(401, "UNAUTHORIZED", "unauthorized"), "unauthorized", "another key"),
-        (PlatformError(500, "INTERNAL", "internal error"), "internal error", "platform's log"),
+        (PlatformError(500, "INTERNAL", "internal error"), "internal error", "page and log"),
     ],
 )
 async def test_failures_are_told_and_kept(error: Exception, why: str, advice: str) -> None:
@@ -362,3 +362,18 @@ async def test_the_palette_offers_the_actions_of_the_screen() -> None:
         await pilot.press("ctrl+p")
         await pilot.press(*"agents", "enter")
         await until(lambda: isinstance(app.screen, AgentsScreen), pilot)
+
+
+async def test_an_agent_that_waits_counts_as_a_fault_until_it_goes_on() -> None:
+    app = console()
+    asking, working = (Terminal(agent_state=AgentState(state, message="May I?")) for state in ("blocked", "working"))
+    row = next(row for row in sessions() if row.title == "Flaky ledger test")
+    async with app.run_test(size=(200, 50)) as pilot:
+        app.model.apply(Event("session.updated", session=replace(row, terminal=asking)))
+        await until(lambda: "1 failed · 1 needs you · " in top_line(app), pilot)
+        await pilot.press("full_stop")
+        assert isinstance(app.screen, SessionsScreen)
+        assert list(app.screen.table.view)[1] == row.id
+        await until(lambda: "needs you: May I?" in sheet(app, "rail"), pilot)
+        app.model.apply(Event("session.updated", session=replace(row, terminal=working)))
+        await until(lambda: "needs you" not in top_line(app), pilot)

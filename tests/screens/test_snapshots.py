@@ -13,8 +13,10 @@ from textual.pilot import Pilot
 from textual.widgets import Input, TextArea
 
 from lapconsole.app import LapConsole
-from lapconsole.client.models import PHASES, Event, EventPage, Session
+from lapconsole.client.errors import Unsupported
+from lapconsole.client.models import PHASES, AgentState, Attached, Event, EventPage, Progress, Session, Terminal
 from lapconsole.live.model import Link, LinkState
+from lapconsole.screens.replay import ReplayScreen
 from lapconsole.screens.session import SessionScreen
 from lapconsole.widgets.parts import plain
 from tests.screens.scene import NOW, ScriptedPlatform, ago, console, sessions
@@ -43,6 +45,20 @@ def bring_up(of: Session) -> EventPage:
 
 def of_session(number: int) -> LapConsole:
     return console(platform=ScriptedPlatform(sandbox_logs=LOG, event_log=bring_up(sessions()[number])))
+
+
+def with_agents_that_tell() -> LapConsole:
+    """Each ready session at the top of the list in another state."""
+    rows, states = sessions(), iter(("working", "blocked", "idle", "done", "error", "working"))
+    for place, row in enumerate(rows):
+        if row.status == "ready" and (state := next(states, None)):
+            told = AgentState(state, "claude-code", "permission", "Permission needed", "Run pytest -x?", ago(30))
+            rows[place] = replace(
+                row,
+                attached=(Attached("alice@host", "drive", ago(90)), Attached("bob@host", "watch", ago(20))),
+                terminal=Terminal("✳ ledger", ago(30), None, Progress("normal", 40), told),
+            )
+    return console(rows=rows)
 
 
 async def all_read(pilot: Pilot[None]) -> None:
@@ -75,9 +91,51 @@ async def failed_calls(pilot: Pilot[None]) -> None:
     await pilot.press("exclamation_mark")
 
 
+CAST = "\n".join(
+    [
+        '{"version": 3, "term": {"cols": 72, "rows": 18}}',
+        r'[0.5, "o", "\u001b[1;36m✻ claude-code\u001b[0m  payments-api\r\n\r\n"]',
+        *(
+            rf'[1, "o", "\u001b[32m✓\u001b[0m ledger test {number} \u001b[2mpassed\u001b[0m\r\n"]'
+            for number in range(1, 61)
+        ),
+        r'[90, "m", "recording ended: 64 MB reached"]',
+    ]
+)
+
+
+def recorded() -> LapConsole:
+    row = replace(sessions()[5], recording=True)
+    return console(rows=[row], platform=ScriptedPlatform(recording=CAST.encode(), sandbox_logs=LOG))
+
+
+async def replayed(pilot: Pilot[None]) -> None:
+    """Held still in the middle."""
+    await pilot.press("p")
+    async with asyncio.timeout(10):
+        while not (isinstance(pilot.app.screen, ReplayScreen) and pilot.app.screen.view.player):
+            await pilot.pause()
+        await pilot.press("space", "home", "shift+right", "plus")
+        view = pilot.app.screen.view
+        while view.player is None or view.player.behind or view.emulator is not view.player.emulator:
+            await pilot.pause()
+
+
+async def nothing_recorded(pilot: Pilot[None]) -> None:
+    app = pilot.app
+    assert isinstance(app, LapConsole) and app.platform is not None
+    app.platform.script["recording"] = Unsupported("nothing of this session is recorded")  # type: ignore[attr-defined]
+    await pilot.press("p")
+    async with asyncio.timeout(10):
+        while not app.screen.query_one("#notice").display:
+            await pilot.pause()
+
+
 Then = Callable[[Pilot[None]], Awaitable[None]]
 SCENES: dict[str, tuple[Callable[[], LapConsole], list[str], Then | None]] = {
     "sessions": (console, [], None),
+    "sessions_telling": (with_agents_that_tell, ["down"], None),
+    "session_telling": (with_agents_that_tell, ["down", "enter", "f"], None),
     "sessions_stale": (lambda: console(link=STALE, label="prod-eu"), ["down"], None),
     "sessions_filter": (console, ["slash", *"codex"], None),
     "sessions_empty": (lambda: console(agents=(), rows=[]), [], None),
@@ -94,6 +152,8 @@ SCENES: dict[str, tuple[Callable[[], LapConsole], list[str], Then | None]] = {
     "help": (console, ["question_mark"], None),
     "errors": (console, [], failed_calls),
     "theme_picker": (console, ["t"], None),
+    "replay": (recorded, ["enter"], replayed),
+    "replay_nothing": (recorded, ["enter"], nothing_recorded),
 }
 
 
