@@ -103,11 +103,11 @@ async def clone(
 
 def _failure(code: int, lines: list[str]) -> str:
     said = [line.strip() for line in lines if not _NOISE.match(line) and not _PROGRESS.search(line)]
+    if any(line.startswith("fatal:") for line in said):
+        said = [line for line in said if not line.startswith("warning:")]
     text = "\n".join(said[-5:])[-MAX_SAID:] or f"exit code {code}, without a word"
-    for pattern, advice in _ADVICE:
-        if re.search(pattern, text):
-            return f"git clone failed: {text}\n{advice}"
-    return f"git clone failed: {text}\nThe sandbox log has all that git said."
+    advice = next((advice for pattern, advice in _ADVICE if re.search(pattern, text)), "The sandbox log has all of it.")
+    return f"git clone failed: {advice}\ngit said: {text}"
 
 
 def _ssh(home: Path) -> str:
