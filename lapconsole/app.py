@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 early.imported()
 
 KEPT_PROBLEMS = 200
+TOAST_CHARACTERS = 120
 # Which keys can be reached on which screen, by its class: most are not imported before they are opened.
 _REACH = {
     "SessionsScreen": "Sessions",
@@ -175,7 +176,9 @@ class LapConsole(App[None]):
     def report(self, what: str, why: str, advice: str = "") -> None:
         """Tell of a failure in a toast, and keep it in the error list."""
         self._note(what, why, advice)
-        self.notify(f"{why}\n{advice}".strip(), title=f"{what}: failed", severity="error", timeout=8, markup=False)
+        # A toast must not cover what a person does next; the list has the whole of it.
+        brief = why if len(why) <= TOAST_CHARACTERS else f"{why[: TOAST_CHARACTERS - 1]}…"
+        self.notify(f"{brief}\n{advice}".strip(), title=f"{what}: failed", severity="error", timeout=8, markup=False)
         self.call_next(self._draw_frames)
 
     # -- going places
