@@ -32,6 +32,7 @@ DEFAULT_PORT = 3000
 START_SECONDS = 20.0
 CHILD_STOP_SECONDS = 3.0
 _POLL_SECONDS = 0.05
+_ENDING_SECONDS = 10.0
 _ANSWER_SECONDS = 3.0
 _MAXIMUM_LOG_BYTES = 10_000_000
 _LOG_TAIL_LINES = 12
@@ -147,7 +148,7 @@ class EmbeddedPlatform:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self._child: subprocess.Popen[bytes] | None = None
-        self._joined = False
+        self._joined_at: float | None = None
         self._port = DEFAULT_PORT
         self._starting = asyncio.Lock()
 
@@ -156,13 +157,17 @@ class EmbeddedPlatform:
         async with self._starting:
             running = find(self.data_dir)
             if running is not None:
-                self._joined = self._child is None or self._child.pid != running.pid
-            elif self._joined:
+                if self._child is not None and self._child.pid == running.pid:
+                    self._joined_at = None
+                elif self._joined_at is None:
+                    self._joined_at = time.monotonic()
+            # One that goes right after it was joined was about to end: the last console's, say.
+            elif self._joined_at is not None and time.monotonic() - self._joined_at > _ENDING_SECONDS:
                 raise ConnectionFailed("the platform has ended; start one with `lapconsole up --detach`")
             elif self._child is not None and self._child.poll() == 0:
                 raise ConnectionFailed("the platform was ended; quit and start `lapconsole` again to have one")
             else:
-                running = await self._start()
+                running, self._joined_at = await self._start(), None
         self._port = urlsplit(running.url).port or DEFAULT_PORT
         return running.url, await key_of(running, self.data_dir)
 

@@ -49,7 +49,7 @@ def test_the_size_follows_the_terminal(platform: Script, env: Env) -> None:
         lap.expect("size 97x31")
         lap.type("\x04")
         assert lap.end() == 0
-    assert platform.sizes == [(120, 35), (97, 31)]
+    assert list(dict.fromkeys(platform.sizes)) == [(120, 35), (97, 31)]
 
 
 @pytest.mark.parametrize(("drawn", "told_again"), [("", False), ("\x1b[?1049h", True)])

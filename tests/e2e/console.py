@@ -45,6 +45,16 @@ class Console:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.screen}") from None
 
+    async def ends(self) -> None:
+        """Waits until the program has ended by itself."""
+        await until(self.ended, "the console ends", 15.0)
+
+    def ended(self) -> bool:
+        """Whether the program is gone."""
+        with contextlib.suppress(ChildProcessError):
+            return os.waitpid(self.pid, os.WNOHANG)[0] != 0
+        return True
+
     def read(self) -> None:
         """What came from the program goes to the screen, and the screen's answers back."""
         with contextlib.suppress(OSError):
@@ -76,14 +86,8 @@ async def console(
     try:
         yield started
     finally:
-
-        def ended() -> bool:
-            with contextlib.suppress(ChildProcessError):
-                return os.waitpid(pid, os.WNOHANG)[0] != 0
-            return True
-
-        if not ended():
+        if not started.ended():
             os.kill(pid, signal.SIGTERM)
-            await until(ended, "the console ends")
+            await started.ends()
         loop.remove_reader(descriptor)
         os.close(descriptor)

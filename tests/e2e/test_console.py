@@ -35,6 +35,7 @@ async def test_tour(tmp_path: Path, repository: Path, columns: int, lines: int) 
         await shown.press(DETACH, "d")
         await shown.shows("harness_listening")
         await shown.press("q")
+        await shown.ends()
 
     # The platform of this console has ended with it; the session has not.
     sandboxes = list((tmp_path / "data" / "sandboxes").iterdir())
@@ -55,5 +56,6 @@ async def test_tour(tmp_path: Path, repository: Path, columns: int, lines: int) 
         await until(lambda: not processes_of(sandboxes[0]) and not sandboxes[0].exists(), "nothing is left")
         await shown.shows("dead")
         await shown.press("q")
+        await shown.ends()
     with sqlite3.connect(tmp_path / "data" / "platform.db") as database:
         assert database.execute("SELECT status FROM session").fetchall() == [("dead",)]
