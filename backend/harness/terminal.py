@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from backend.harness.activity import Activity
 from backend.harness.audience import MAX_VIEWERS, Audience, Ending, Viewer
 from backend.harness.log import Log
 from backend.harness.notices import NO_FACTS, after
@@ -65,12 +66,19 @@ class Terminal:
     """One agent on one PTY. `start` it once; an attach after its end starts it again."""
 
     def __init__(
-        self, command: Command, processes: Processes, state: State, log: Log, recording: Recording | None = None
+        self,
+        command: Command,
+        processes: Processes,
+        state: State,
+        activity: Activity,
+        log: Log,
+        recording: Recording | None = None,
     ) -> None:
         self._command = command
         self._first = command.first
         self._processes = processes
         self._state = state
+        self._activity = activity
         self._log = log
         self._recording = recording
         self._audience = Audience(state)
@@ -167,6 +175,7 @@ class Terminal:
             self.fit()  # It typed after it had got this size.
         self._write(data)
         self._state.touch_input()
+        self._activity.typed()
 
     def resize(self, viewer: Viewer, columns: int, rows: int) -> None:
         """Notes the size of `viewer`'s window; the screen takes it if `viewer` drives."""
@@ -219,6 +228,7 @@ class Terminal:
         child.exited.add_done_callback(lambda _: self._read())
         self._log.write(f"agent started: {self._command.argv[0]} (pid {child.pid})")
         self._state.update(agent=Agent(running=True, pid=child.pid), terminal=NO_FACTS)
+        self._activity.started()
         if self._recording is not None:
             self._recording.started(self._state.columns, self._state.rows)
         return child
@@ -295,6 +305,8 @@ class Terminal:
         if notices := self._emulator.take_notices():
             facts, urgent = after(self._state.terminal, notices)
             self._state.update(terminal=facts, urgent=urgent)
+            for notice in notices:
+                self._activity.notice(notice)
 
     def _ended(self, child: Child) -> None:
         """The agent is gone and all its output is shown."""
@@ -307,6 +319,7 @@ class Terminal:
         exit_code, number = (code, None) if code >= 0 else (None, -code)
         facts = self._state.terminal.without_activity()
         self._state.update(agent=Agent(False, None, exit_code, number), terminal=facts)
+        self._activity.exited(exit_code, number)
         if self._recording is not None:
             self._recording.exited(128 - code if code < 0 else code)
         for viewer in self._audience:

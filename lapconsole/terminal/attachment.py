@@ -18,7 +18,18 @@ from lapconsole.client import tty_messages, urls
 from lapconsole.client.errors import BadInput, ClientError, PlatformError, TtyClosed, TtyRefused
 from lapconsole.client.models import PHASES, Session, safe_line
 from lapconsole.client.tty import Tty, size_fields
-from lapconsole.client.tty_messages import DRIVE, WATCH, Exit, ModeGiven, Repaint, Size, Viewer, Viewers, Welcome
+from lapconsole.client.tty_messages import (
+    DRIVE,
+    OFFER_DRIVE,
+    WATCH,
+    Exit,
+    ModeGiven,
+    Repaint,
+    Size,
+    Viewer,
+    Viewers,
+    Welcome,
+)
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +47,10 @@ QUICK_SECONDS = 0.5
 FRAME_BYTES = 16 * 1024
 # Typed but not yet sent: what comes on top, such as a huge paste into a link that stands still, is refused.
 UNSENT_BYTES = 1 << 20
+
+# The harness is told of so much output taken at once, of less after a while: it sends no more than arrives in a moment.
+SEEN_BYTES = 16 * 1024
+SEEN_SECONDS = 0.02
 
 # The last a harness sends when the agent has ended (LAP harness 1.6).
 _ENDED = re.compile(rb"\[bridge\] process exited \(code=(-?\d{1,5}), signal=(\d{1,5})\)(?:\x1b\[0?m)?\s*\Z")
@@ -130,12 +145,30 @@ class _Outbox:
 
     def __init__(self) -> None:
         self.size: tuple[int, int] | None = None
+        self.seen: int | None = None
+        self._taken = self._told = 0
+        self._due: asyncio.Handle | None = None
         self.messages: list[dict[str, str | int]] = []
         self.keys = bytearray()
         self.wake = asyncio.Event()
 
     def say(self, **message: str | int) -> None:
         self.messages.append(message)
+        self.wake.set()
+
+    def took(self, size: int) -> None:
+        """So much output has been taken; the harness is told so in time."""
+        self._taken += size
+        if self._taken - self._told >= SEEN_BYTES:
+            self._tell_taken()
+        elif self._due is None:
+            self._due = asyncio.get_running_loop().call_later(SEEN_SECONDS, self._tell_taken)
+
+    def _tell_taken(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        self.seen = self._told = self._taken
         self.wake.set()
 
     async def send_all(self, tty: Tty) -> None:
@@ -149,6 +182,9 @@ class _Outbox:
                 if self.size is not None:
                     size, self.size = self.size, None
                     await tty.resize(*size)
+                if self.seen is not None:
+                    seen, self.seen = self.seen, None
+                    await tty.say(type="seen", bytes=seen)
                 while self.keys:
                     frame = bytes(self.keys[:FRAME_BYTES])
                     del self.keys[:FRAME_BYTES]
@@ -337,8 +373,8 @@ class Attachment:
         self._has_scrollback = False
         self._repaint = None
         self._greeted_at = monotonic()
-        # Not as the driver, who would be taken over: first see whether there is one.
-        self._outbox.say(type="hello", name=self._name, mode=WATCH, **size_fields(*self._size), scrollback=0)
+        mode = WATCH if self._wanted == WATCH else DRIVE if self._take_over else OFFER_DRIVE
+        self._outbox.say(type="hello", name=self._name, mode=mode, **size_fields(*self._size), scrollback=0)
         frames = aiter(tty)
         welcome = await self._welcome(frames)
         if welcome is None:
@@ -348,6 +384,7 @@ class Attachment:
         async for data in frames:
             if isinstance(data, bytes):
                 await self._show(data)
+                self._outbox.took(len(data))
             elif isinstance(message := tty_messages.read(data), Exit):
                 end = message
             elif message is not None:
@@ -372,8 +409,11 @@ class Attachment:
         seat = Seat(welcome.mode, id=welcome.viewer, size=size, viewers=others)
         self._ghost = welcome.viewer
         self._resizing = False
-        if self._wanted == DRIVE and (seat.driver is None or self._take_over):
+        if seat.drives:
             self._take_over = False  # once: after a break, whoever took over meanwhile keeps it
+        elif self._wanted == DRIVE and (seat.driver is None or self._take_over):
+            # It is our own ghost who drives, or the harness takes no offers.
+            self._take_over = False
             self._outbox.say(type=DRIVE)
             self._resizing = {"cols": size[0], "rows": size[1]} != size_fields(*self._size)
         else:

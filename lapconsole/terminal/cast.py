@@ -37,6 +37,7 @@ class Cast:
 
     `short_times` are the times with idle gaps cut to IDLE_SECONDS; `costs` how much work the screen after i events
     is, in characters (one more than there are events). `damage` says where the recording cannot be read, and why.
+    `taken` bytes and `read_lines` lines of it have been read, the first of them `header`.
     """
 
     columns: int = 80
@@ -47,6 +48,10 @@ class Cast:
     short_times: array[float] = field(default_factory=lambda: array("d"))
     costs: array[int] = field(default_factory=lambda: array("q", [0]))
     damage: str = ""
+    version: int = 3
+    header: bytes = b""
+    taken: int = 0
+    read_lines: int = 0
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -62,12 +67,15 @@ class Cast:
         self.costs.append(self.costs[-1] + len(data) + _EVENT_COST)
 
 
-def read(source: bytes) -> Cast:
-    """Read a recording. Never raises: what cannot be read is left out, and `damage` names the first such line."""
+def read(source: bytes, *, whole: bool = True) -> Cast:
+    """Read a recording. Never raises: what cannot be read is left out, and `damage` names the first such line.
+
+    Of one that is still written, not `whole`, a last line without its end is left for `read_on`.
+    """
     cast = Cast()
-    lines = _lines(source)
-    number, line = next(lines, (1, b""))
-    header = _json(line)
+    number, cast.header, cast.taken = next(_lines(source), (1, b"", 0))
+    cast.read_lines = number
+    header = _json(cast.header)
     version = header.get("version") if isinstance(header, dict) else None
     if not isinstance(header, dict) or isinstance(version, bool) or version not in (2, 3):
         cast.damage = f"line {number}: not the header of an asciicast, version 2 or 3"
@@ -76,7 +84,16 @@ def read(source: bytes) -> Cast:
     size = term if version == 3 and isinstance(term, dict) else header
     names = ("cols", "rows") if version == 3 else ("width", "height")
     cast.columns, cast.lines = _cells(size.get(names[0]), 80), _cells(size.get(names[1]), 24)
-    for number, line in lines:
+    cast.version = version
+    read_on(cast, source, whole=whole)
+    return cast
+
+
+def read_on(cast: Cast, source: bytes, *, whole: bool = True) -> None:
+    """Read what a recording has become longer by since `cast` was read from it."""
+    end = len(source) if whole else source.rfind(b"\n") + 1
+    for number, line, after in _lines(source, cast.taken, cast.read_lines, end):
+        cast.taken, cast.read_lines = after, number
         if len(cast) >= MAX_EVENTS:
             cast.damage = cast.damage or f"line {number}: only the first {MAX_EVENTS:,} events are shown"
             break
@@ -85,26 +102,27 @@ def read(source: bytes) -> Cast:
             cast.damage = cast.damage or f"line {number}: damaged or cut off, and left out"
             continue
         at, code, data = event
-        if version == 3:
+        if cast.version == 3:
             at += cast.times[-1] if len(cast) else 0.0
         if at > MAX_SECONDS:
             cast.damage = cast.damage or f"line {number}: an impossible time, left out"
             continue
         cast.add(at, code, data)
-    return cast
 
 
-def _lines(source: bytes) -> Iterator[tuple[int, bytes]]:
-    """The lines with something in them, with their numbers from 1; comments (v3) are left out."""
-    start, number = 0, 0
-    while start < len(source):
-        end = source.find(b"\n", start)
-        end = len(source) if end < 0 else end
+def _lines(source: bytes, start: int = 0, number: int = 0, stop: int | None = None) -> Iterator[tuple[int, bytes, int]]:
+    """The lines with something in them, with their numbers from 1 and where the next begins; comments (v3) are left
+    out. `number` lines end before `start`.
+    """
+    stop = len(source) if stop is None else stop
+    while start < stop:
+        end = source.find(b"\n", start, stop)
+        end = stop if end < 0 else end
         number += 1
         line = source[start:end].strip()
         start = end + 1
         if line and not line.startswith(b"#"):
-            yield number, line
+            yield number, line, start
 
 
 def _json(line: bytes) -> object:
@@ -151,8 +169,16 @@ class Player:
         self._done = 0  # how many are
         self._taken = 0  # characters of the event after those
         self._kept: list[tuple[int, bytes]] = []  # snapshots by the number of events in them
-        self._notes = [index for index, code in enumerate(cast.codes) if code in ("m", "x")]
+        self._notes: list[int] = []
+        self._known = 0
+        self.grow()
         self.seek(0.0)
+
+    def grow(self) -> None:
+        """The recording has become longer."""
+        codes = self.cast.codes
+        self._notes += [index for index in range(self._known, len(codes)) if codes[index] in ("m", "x")]
+        self._known = len(codes)
 
     def _blank(self) -> Emulator:
         return Emulator(self.cast.columns, self.cast.lines, scrollback=_SCROLLBACK)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from itertools import compress
 from operator import attrgetter, is_not
 from typing import NamedTuple
 
-from lapconsole.terminal.styles import PACKED_SIZE, PLAIN, Style, pack, unpack
+from lapconsole.terminal.styles import PACKED_SIZE, PLAIN, Style, has_link, pack, unpack
 
 # How a row goes on in the next one. WRAP_FILLED: the last column is only filler, because a wide character did not fit.
 WRAP_NONE, WRAP_FULL, WRAP_FILLED = range(3)
@@ -32,6 +34,12 @@ class Row:
         #: Each cell is one code point, one column wide. May be false without need, never true without right.
         self.plain = True
         self.wrap = WRAP_NONE
+
+    def copy(self) -> Row:
+        """Another row of the same cells."""
+        twin = Row.__new__(Row)
+        twin.chars, twin.styles, twin.plain, twin.wrap = self.chars.copy(), self.styles.copy(), self.plain, self.wrap
+        return twin
 
     def erase(self, start: int, end: int, style: Style) -> None:
         """Blank the cells from start up to end, and the other half of a wide character that this cuts."""
@@ -122,6 +130,63 @@ class Line(NamedTuple):
     ends: bytes
     links: tuple[str, ...]
     wrap: int
+
+
+#: Looks, ends and links of a line in which all is plain.
+UNSTYLED: tuple[bytes, bytes, tuple[str, ...]] = (b"", b"", ())
+_PLAIN_LOOK = pack(PLAIN)
+
+
+class Looks:
+    """How the cells of several lines look, one after the other, to be cut at other places."""
+
+    def __init__(self) -> None:
+        self._ends: list[int] = []
+        self._looks: list[tuple[bytes, str]] = []
+
+    @classmethod
+    def joined(cls, lines: Iterable[Line]) -> Looks:
+        """Of lines whose cells are all one code point."""
+        found, start = cls(), 0
+        for line in lines:
+            size = len(line.text)
+            if not line.looks:
+                found._add(start + size, (_PLAIN_LOOK, ""))
+            else:
+                links = iter(line.links)
+                for index, end in enumerate(array("H", line.ends)):
+                    look = line.looks[index * PACKED_SIZE : (index + 1) * PACKED_SIZE]
+                    found._add(start + end, (look, next(links, "") if has_link(look) else ""))
+            start += size
+        return found
+
+    def _add(self, end: int, look: tuple[bytes, str]) -> None:
+        if self._looks and self._looks[-1] == look:
+            self._ends[-1] = end
+        elif not self._ends or end > self._ends[-1]:
+            self._ends.append(end)
+            self._looks.append(look)
+
+    def part(self, start: int, end: int) -> tuple[bytes, bytes, tuple[str, ...]]:
+        """Looks, ends and links, as a Line has them, of the cells from start up to end."""
+        if end <= start:
+            return UNSTYLED
+        first, last = bisect_right(self._ends, start), bisect_left(self._ends, end)
+        looks = self._looks[first : last + 1]
+        if len(looks) == 1 and looks[0][0] == _PLAIN_LOOK:
+            return UNSTYLED
+        ends = array("H", [stop - start for stop in self._ends[first:last]])
+        ends.append(end - start)
+        return b"".join([look for look, _ in looks]), ends.tobytes(), tuple(link for _, link in looks if link)
+
+    def used(self, start: int, end: int) -> int:
+        """Where the cells from start up to end are plain from on; `start` when all are."""
+        while end > start:
+            index = bisect_left(self._ends, end)
+            if self._looks[index][0] != _PLAIN_LOOK:
+                break
+            end = self._ends[index - 1] if index else 0
+        return max(start, end)
 
 
 _LINK = attrgetter("link")

@@ -6,6 +6,7 @@ model can neither hold the alternate screen and grapheme clusters nor keep up wi
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import deque
 from collections.abc import Callable
@@ -168,6 +169,22 @@ class Emulator:
     def restore(self, data: bytes) -> None:
         """Take over the state of a `snapshot`, size included. ValueError, and no change, when it is not one."""
         restore(self, data)
+
+    def copy(self, *, scrollback: bool = True) -> Emulator:
+        """Another one in the same state that shares nothing that changes. Quick: it copies lists, not cells.
+
+        Without `scrollback` it has none: a long one costs much to rewrap.
+        """
+        twin = copy.copy(self)
+        twin.screen = self.screen.copy(scrollback=scrollback)
+        twin.modes = copy.copy(self.modes)
+        twin.palette, twin.saved_modes = self.palette.copy(), self.saved_modes.copy()
+        twin.titles, twin.charsets = self.titles.copy(), self.charsets.copy()
+        twin.parser, twin.pens, twin._commands = Parser(), Pens(), {}
+        twin.parser.restore(*self.parser.state())
+        twin.screen.pen = twin.pens.get(self.screen.pen.style)
+        twin._replies, twin._notices = self._replies.copy(), self._notices.copy()
+        return twin
 
     def restored(self) -> None:
         """Bring in line what depends on attributes that a snapshot has replaced."""

@@ -40,8 +40,10 @@ def repaint(emulator: Emulator, scrollback: int) -> bytes:
 
 
 def _newest(screen: Screen, count: int) -> list[Row]:
+    if count <= 0:
+        return []  # and nothing is rewrapped
     lines = screen.history.wrapped(screen.columns)
-    newest = list(islice(reversed(lines), max(0, count)))
+    newest = list(islice(reversed(lines), count))
     return [expand(line, screen.columns) for line in reversed(newest)]
 
 
@@ -54,6 +56,11 @@ class _Painter:
 
     def look(self, style: Style) -> None:
         """Go to another style."""
+        if not style.link and not self._style.link:
+            if style != self._style:
+                self.out.append(f"\x1b[{sgr(style)}m" if style != PLAIN else "\x1b[m")
+                self._style = style
+            return
         if style.link != self._style.link:
             self.out.append(f"\x1b]8;;{style.link}\x1b\\")
         if style._replace(link="") != self._style._replace(link=""):

@@ -46,6 +46,13 @@ class ReplayView(Surface):
         self.playing = True
         self.run_worker(self._run(player), group="replay", exclusive=True)
 
+    def grew(self, before: float) -> None:
+        """The recording is longer than the `before` seconds it had: play on where that end was reached."""
+        if self.player is not None:
+            self.playing = self.playing or self.player.position >= before
+            self.player.grow()
+            self._changed()
+
     def play(self, on: bool) -> None:
         """Play, from the start where it has ended; or hold still."""
         if self.player is not None and on and self.player.ended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -33,6 +34,9 @@ class Buffer:
     rows: list[Row]
     saved: SavedCursor = field(default_factory=SavedCursor)
     kitty_flags: list[int] = field(default_factory=lambda: [0])
+
+    def copy(self) -> Buffer:
+        return Buffer([row.copy() for row in self.rows], copy.copy(self.saved), self.kitty_flags.copy())
 
 
 class Screen:
@@ -74,6 +78,16 @@ class Screen:
         self.dirty = set(range(self.lines))
         self._scrolled = False
         self.update_limit()
+
+    def copy(self, *, scrollback: bool = True) -> Screen:
+        """Another screen in the same state, or without the scrollback."""
+        twin = copy.copy(self)
+        twin.history = self.history.copy() if scrollback else Scrollback(self.history.limit)
+        twin.primary, twin.alternate = self.primary.copy(), self.alternate.copy()
+        twin.buffer = twin.primary if self.buffer is self.primary else twin.alternate
+        twin.rows = twin.buffer.rows
+        twin.tabs, twin.dirty = self.tabs.copy(), self.dirty.copy()
+        return twin
 
     def blank_rows(self) -> list[Row]:
         return [Row(self.columns) for _ in range(self.lines)]

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from math import inf
+from time import monotonic
 
-from lapconsole.terminal.cells import WRAP_FILLED, WRAP_FULL, WRAP_NONE, Line, Row, all_plain, compact, expand
+from lapconsole.terminal.cells import (
+    UNSTYLED,
+    WRAP_FILLED,
+    WRAP_FULL,
+    WRAP_NONE,
+    Line,
+    Looks,
+    Row,
+    all_plain,
+    compact,
+    expand,
+)
 from lapconsole.terminal.styles import Style
 from lapconsole.terminal.widths import width
 
@@ -13,6 +26,9 @@ from lapconsole.terminal.widths import width
 MAX_LOGICAL_ROWS = 1000
 #: Rows kept as they were: about 2 KB each at 120 columns.
 MAX_FRESH = 512
+#: The same for a moment, after a resize has pushed many at once.
+MAX_BURST = 4 * MAX_FRESH
+_MANY = 64
 
 
 class Scrollback:
@@ -25,71 +41,174 @@ class Scrollback:
         self._fresh: deque[Row] = deque()
         self._lines: deque[Line] = deque()
         self._wrapped_for = 0  # the width that all lines fit; 0 when not known
+        self._done: deque[Line] = deque()  # older than `_lines`, and wrapped already for the width looked for
+        self._doing = 0
+
+    def __len__(self) -> int:
+        """How many lines there are, as they are wrapped now; a few more than the limit for a while."""
+        return len(self._done) + len(self._lines) + len(self._fresh)
 
     def push(self, row: Row) -> None:
+        """Keep a row that leaves the screen."""
         self._fresh.append(row)
-        if len(self._fresh) > MAX_FRESH:
-            self._lines.append(compact(self._fresh.popleft()))
-            if len(self._lines) + MAX_FRESH > self.limit:
-                self._lines.popleft()
+        for _ in range(2):  # so that what a resize left behind is made up for
+            if len(self._fresh) > MAX_FRESH:
+                self._compact_oldest()
+
+    def extend(self, rows: Iterable[Row]) -> None:
+        """Keep many rows at once: quick, as none of them is made compact yet."""
+        self._fresh.extend(rows)
+        while len(self._fresh) > MAX_BURST:
+            self._compact_oldest()
+
+    def _compact_oldest(self) -> None:
+        self._lines.append(compact(self._fresh.popleft()))
+        self._trim(max(0, self.limit - MAX_FRESH))
+
+    def _trim(self, count: int) -> None:
+        """Give up the oldest of the compact lines, but for so many."""
+        excess = len(self._done) + len(self._lines) - count
+        for _ in range(excess):
+            (self._done or self._lines).popleft()
 
     @property
     def lines(self) -> deque[Line]:
         """The lines, the oldest first."""
+        self._undo()
         if self._fresh:
             self._lines.extend(map(compact, self._fresh))
             self._fresh.clear()
-            while len(self._lines) > self.limit:
-                self._lines.popleft()
+            self._trim(self.limit)
         return self._lines
 
     @lines.setter
     def lines(self, lines: deque[Line]) -> None:
-        self._fresh.clear()
+        self.clear()
         self._lines = lines
         self._wrapped_for = 0
 
     def pop_logical(self) -> list[Row]:
         """Take back the newest line that ends in a line break, or is still open, with all rows it was wrapped into."""
-        lines = self.lines
-        taken = [lines.pop()]
-        while lines and lines[-1].wrap and len(taken) < MAX_LOGICAL_ROWS:
-            taken.append(lines.pop())
-        return [expand(line) for line in reversed(taken)]
+        self._undo()
+        taken = [self._pop()]
+        while len(self) and self._last_wrap() and len(taken) < MAX_LOGICAL_ROWS:
+            taken.append(self._pop())
+        taken.reverse()
+        return taken
+
+    def _pop(self) -> Row:
+        # A copy: others may still be reading what has left the screen.
+        return self._fresh.pop().copy() if self._fresh else expand(self._lines.pop())
+
+    def _last_wrap(self) -> int:
+        return (self._fresh or self._lines or self._done)[-1].wrap
 
     @property
     def open(self) -> bool:
         """Whether the newest line goes on in the first row of the screen."""
-        return bool(self.lines) and self.lines[-1].wrap != WRAP_NONE
+        return len(self) > 0 and self._last_wrap() != WRAP_NONE
 
     def wrapped(self, columns: int) -> deque[Line]:
         """All lines, wrapped for this width. None is dropped, even if they become more than the limit for now."""
-        if self._wrapped_for != columns:
-            self.lines = deque(_rewrap_lines(self.lines, columns))
-            self._wrapped_for = columns
-        return self.lines
+        self.work(columns, inf)
+        return self._lines
+
+    def work(self, columns: int, deadline: float) -> bool:
+        """Prepare `wrapped` until a time (by the monotonic clock). True when it is done and `wrapped` is quick."""
+        if self._doing != columns:
+            self._undo()
+        while self._fresh:
+            self._lines.append(compact(self._fresh.popleft()))
+            if not len(self._fresh) % 16 and monotonic() > deadline:
+                return False
+        if self._wrapped_for == columns:
+            self._trim(self.limit)
+            return True
+        if not self._doing:
+            self._trim(self.limit)
+            self._doing = columns
+        for count, group in enumerate(_take_groups(self._lines, columns), 1):
+            self._done.extend(rewrap_lines(group, columns))
+            if not count % 16 and monotonic() > deadline:
+                return False
+        self._lines, self._done = self._done, self._lines
+        self._wrapped_for, self._doing = columns, 0
+        return True
+
+    def _undo(self) -> None:
+        """Back to one list of lines, some of which are wrapped for another width."""
+        self._lines.extendleft(reversed(self._done))
+        self._done.clear()
+        self._doing = 0
 
     def resized(self) -> None:
         """Lines pushed from now on have another width."""
+        self._undo()
         self._wrapped_for = 0
+
+    def copy(self) -> Scrollback:
+        """Another one that keeps the same."""
+        twin = Scrollback(self.limit)
+        twin._fresh, twin._lines, twin._done = self._fresh.copy(), self._lines.copy(), self._done.copy()
+        twin._wrapped_for, twin._doing = self._wrapped_for, self._doing
+        return twin
 
     def clear(self) -> None:
         self._fresh.clear()
         self._lines.clear()
+        self._done.clear()
+        self._doing = 0
 
 
-def _rewrap_lines(lines: Iterable[Line], columns: int) -> Iterator[Line]:
-    group: list[Line] = []
-    for line in lines:
-        if not group and not line.wrap and len(line.text) <= columns:
-            yield line
-            continue
-        group.append(line)
-        if not line.wrap or len(group) >= MAX_LOGICAL_ROWS:
-            yield from map(compact, rewrap([expand(part) for part in group], columns))
-            group = []
-    if group:
-        yield from map(compact, rewrap([expand(part) for part in group], columns))
+def _take_groups(lines: deque[Line], columns: int) -> Iterator[list[Line]]:
+    """Takes lines away from the front: those that were wrapped into one, or one, or many that need no change."""
+    while lines:
+        group = [lines.popleft()]
+        if _fits(group[0], columns):
+            while lines and len(group) < _MANY and _fits(lines[0], columns):
+                group.append(lines.popleft())
+        else:
+            while lines and group[-1].wrap and len(group) < MAX_LOGICAL_ROWS:
+                group.append(lines.popleft())
+        yield group
+
+
+def _fits(line: Line, columns: int) -> bool:
+    """Whether a line is a whole one, and stands in one row of this width."""
+    if line.wrap:
+        return False
+    if _simple(line):
+        return len(line.text) <= columns
+    return 1 < line.text.count("\0") <= columns
+
+
+def _simple(line: Line) -> bool:
+    """Whether each character of the text is one column: of a single cell one cannot say, if it is all of a row."""
+    text = line.text
+    return not text.startswith("\0") and line.wrap != WRAP_FILLED and (len(text) != 1 or text.isascii())
+
+
+def rewrap_lines(group: list[Line], columns: int) -> list[Line]:
+    """The same as `rewrap` for compact lines; also for whole ones that fit."""
+    if _fits(group[0], columns):
+        return group
+    if not all(map(_simple, group)):
+        return [compact(row) for row in rewrap([expand(line) for line in group], columns)]
+    text = "".join(line.text for line in group)
+    looks = Looks.joined(group) if any(line.looks for line in group) else None
+    last = max(0, len(text) - 1) // columns * columns
+    wrapped = [
+        Line(text[start : start + columns], *(looks.part(start, start + columns) if looks else UNSTYLED), WRAP_FULL)
+        for start in range(0, last, columns)
+    ]
+    rest = text[last:]
+    if len(rest) == columns and group[-1].wrap:
+        return [*wrapped, Line(rest, *(looks.part(last, len(text)) if looks else UNSTYLED), group[-1].wrap)]
+    end = len(rest.rstrip(" "))
+    if looks is not None:
+        end = max(end, looks.used(last, len(text)) - last)
+    wrapped.append(Line(rest[:end], *(looks.part(last, last + end) if looks else UNSTYLED), WRAP_NONE))
+    return wrapped
 
 
 def logical(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -105,8 +224,17 @@ def logical(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def rewrap(group: list[Row], columns: int) -> list[Row]:
-    """One logical line as rows of this width, the last one wrapped as the last of the group is."""
+    """One logical line as rows of this width, the last one wrapped as the last of the group is.
+
+    A row that is to be changed only at its end is changed in place.
+    """
+    first = group[0]
+    alone = len(group) == 1 and not first.wrap and len(first.chars) > 1
+    if alone and (columns >= len(first.chars) or first.used() <= columns):
+        first.resize(columns)
+        return group
     chars, styles = _join(group)
+    plain = all(row.plain and len(row.chars) > 1 for row in group)
     open_end = group[-1].wrap
     rows = []
     start = 0
@@ -115,7 +243,7 @@ def rewrap(group: list[Row], columns: int) -> list[Row]:
         filled = end < len(chars) and not chars[end]  # the break would halve a wide character
         if filled and columns > 1:
             end -= 1
-        rows.append(_piece(chars[start:end], styles[start:end], columns))
+        rows.append(_piece(chars[start:end], styles[start:end], columns, plain))
         last = end - start
         if filled and columns == 1:
             end += 1  # a wide character on a screen one column wide: its cell keeps it, see `_join`
@@ -128,10 +256,10 @@ def rewrap(group: list[Row], columns: int) -> list[Row]:
     return rows
 
 
-def _piece(chars: list[str], styles: list[Style], columns: int) -> Row:
+def _piece(chars: list[str], styles: list[Style], columns: int, plain: bool) -> Row:
     row = Row(0)
     row.chars, row.styles = chars, styles
-    row.plain = all_plain(chars)
+    row.plain = plain or all_plain(chars)
     row.resize(columns)
     return row
 
@@ -161,7 +289,7 @@ def resize_rows(
     there when the screen was full and grows.
     """
     x, y = cursor
-    content = max(y, max((i for i, row in enumerate(rows) if row.used()), default=0)) + 1
+    content = max(y, next((i for i in range(len(rows) - 1, 0, -1) if rows[i].used()), 0)) + 1
     full = content >= len(rows)
     rows = rows[:content]
     if columns != len(rows[0].chars):
@@ -171,7 +299,7 @@ def resize_rows(
             y += len(before)
         rows, x, y = _rewrap_all(rows, x, y, columns)
         history.resized()
-    while full and len(rows) < lines and history.lines:
+    while full and len(rows) < lines and len(history):
         if history.open:
             older = history.pop_logical()
             rows, x, y = _rewrap_all(older + rows, x, y + len(older), columns)
@@ -180,8 +308,7 @@ def resize_rows(
             rows = older + rows
             y += len(older)
     excess = max(0, len(rows) - lines)
-    for row in rows[:excess]:
-        history.push(row)
+    history.extend(rows[:excess])
     rows = rows[excess:]
     rows += [Row(columns) for _ in range(lines - len(rows))]
     return rows, (min(x, columns - 1), max(0, y - excess))

@@ -9,7 +9,7 @@ from time import monotonic
 from lapconsole.terminal.document import Document, Place, Span
 
 #: More are not looked for: nobody walks through them, and each takes memory.
-MAX_HITS = 10_000
+MAX_HITS = 4_000
 
 
 class Search:

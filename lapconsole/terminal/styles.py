@@ -31,6 +31,7 @@ class Style(NamedTuple):
 
 
 PLAIN = Style()
+_NO_ATTRIBUTES = PLAIN[2:-1]
 
 _FLAGS = ("bold", "dim", "italic", "blink", "reverse", "hidden", "strike", "overline")
 
@@ -141,6 +142,8 @@ def _byte(text: str) -> int | None:
 def sgr(style: Style) -> str:
     """The parameters of an SGR sequence that gives this style from any other. The link is not part of SGR."""
     codes = ["0"]
+    if style[2:-1] == _NO_ATTRIBUTES:  # as in pictures, with colours of its own for each cell
+        return ";".join([*codes, *_color_codes(style.fg, 30, "38"), *_color_codes(style.bg, 40, "48")])
     if style.bold:
         codes.append("1")
     if style.dim:
@@ -195,7 +198,7 @@ class Pen:
 class Pens:
     """Interned pens. Bounded: a program that uses endless different styles only empties the cache."""
 
-    LIMIT = 4096
+    LIMIT = 2048
     LONGEST = 128  # SGR sequences longer than this are not remembered
 
     def __init__(self) -> None:
@@ -241,6 +244,11 @@ def pack(style: Style) -> bytes:
     for bit, name in enumerate(_FLAGS):
         flags |= getattr(style, name) << bit
     return _PACKED.pack(_pack_color(style.fg), _pack_color(style.bg), _pack_color(style.underline_color), flags)
+
+
+def has_link(packed: bytes) -> bool:
+    """Whether the style that `pack` made these bytes from has a link."""
+    return packed[-1] >> (_LINKED - 8) & 1 == 1
 
 
 @lru_cache(maxsize=2048)

@@ -18,13 +18,18 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
+from lapconsole.terminal.cells import Row, runs
 from lapconsole.terminal.emulator import Emulator, Notice
 from lapconsole.terminal.paint import CursorShape, change, paint, with_cursor
 
 # Output is taken in slices this long, for this long at a time; then whatever else is ready runs, keys before all.
-SLICE_BYTES = 4096
-TURN_SECONDS = 0.008
+SLICE_BYTES = 2048
+TURN_SECONDS = 0.004
 BREATH_SECONDS = 0.001
+# Rows are painted for so long at a time. Textual's part of the work comes on top, every 16 ms for all rows since.
+PAINT_SECONDS = 0.002
+PAINT_PAUSE_SECONDS = 0.006
+DRAW_BEFORE_SECONDS = 0.001
 # `ready` lets a reader go on below this much output not yet taken: what waits here delays the echo of a key.
 HIGH_WATER_BYTES = 32 * 1024
 
@@ -95,6 +100,8 @@ class Surface(Widget):
         self._sync_since: float | None = None
         self._stale = False
         self._rows: list[Strip] = []  # of the emulator, as they were at the last frame, without the cursor
+        self._unpainted: dict[int, Row] = {}  # rows of that frame which are not painted yet
+        self._painting: asyncio.Handle | None = None
         self._pan = 0  # the first of them in sight
         self._cursor: tuple[int, int, CursorShape] | None = None
         self._sized = False
@@ -146,23 +153,30 @@ class Surface(Widget):
     def _work(self) -> None:
         """Take output for one turn of the event loop."""
         self._turn = None
-        deadline = monotonic() + TURN_SECONDS
-        while self._waiting and monotonic() < deadline:
+        began = monotonic()
+        drawn, due = self._show(), False
+        while self._waiting and not drawn and monotonic() < began + TURN_SECONDS:
             if self._coming is not None:
                 self._take_repaint(self._coming)
                 continue
             self.emulator.feed(self._slice())
             self._stale = True
             self._note_sync()
-            self._show()
+            if self._wait() <= 0:
+                # A frame ends the turn; after much else it is drawn first thing in the next one.
+                drawn = monotonic() < began + DRAW_BEFORE_SECONDS and self._show()
+                due = not drawn
+                break
         # The harness answers what the program asks of its terminal; a second answer would be typed into it.
         self.emulator.take_replies()
         self._tell_notices(self.emulator.take_notices())
         if self._backlog <= HIGH_WATER_BYTES:
             self._room.set()
-        if self._waiting:
+        if self._waiting or due:
             # Not call_soon: a short wait lets every key that has come run through all its stations first.
             self._turn = asyncio.get_running_loop().call_later(BREATH_SECONDS, self._work)
+        else:
+            self._show()
 
     def _take_repaint(self, coming: Emulator) -> None:
         coming.feed(self._slice())
@@ -196,22 +210,28 @@ class Surface(Widget):
         elif self._sync_since is None:
             self._sync_since = monotonic()
 
-    def _show(self) -> None:
-        """Draw what has changed, if a frame is due; else come back when it is."""
+    def _show(self) -> bool:
+        """Draw what has changed, if a frame is due; else come back when it is. True when it is drawn."""
         if not self._stale or not self.is_attached:
-            return
+            return False
+        wait = self._wait()
+        if wait > 0:
+            self._frame = _sooner(self._frame, wait, self._frame_due)
+            return False
+        self._stale = False
+        self._shown_at = monotonic()
+        self._draw(self.emulator.take_dirty())
+        return True
+
+    def _wait(self) -> float:
+        """Seconds until the next frame may be drawn; not more than 0 when it may be now."""
         now = monotonic()
         wait = self._shown_at + self._interval - now
         if self._sync_since is not None:
             wait = max(wait, self._sync_since + SYNC_HOLD_SECONDS - now)
-        if wait <= 0 and self._link_behind():
+        if wait <= 0 and (self._unpainted or self._link_behind()):
             wait = self._interval
-        if wait <= 0:
-            self._stale = False
-            self._shown_at = now
-            self._draw(self.emulator.take_dirty())
-        else:
-            self._frame = _sooner(self._frame, wait, self._frame_due)
+        return wait
 
     def _frame_due(self) -> None:
         self._frame = None
@@ -230,24 +250,46 @@ class Surface(Widget):
 
     def _draw(self, rows: Iterable[int]) -> None:
         """Paint these rows of the screen and the cursor, and have what changed shown."""
-        base, columns, lines = self.rich_style, self.emulator.columns, self.emulator.lines
+        columns, lines = self.emulator.columns, self.emulator.lines
         if len(self._rows) != lines or self._rows[0].cell_length != columns:
-            self._rows = [Strip.blank(columns, base)] * lines
+            self._rows = [Strip.blank(columns, self.rich_style)] * lines
+            self._unpainted.clear()
             rows = range(lines)
             self.refresh()
         if self._follow_cursor():
             self.refresh()
+        # As they are now: a frame is one moment, however long it takes to paint it.
+        self._unpainted.update((y, self.emulator.screen.rows[y].copy()) for y in rows)
+        before, self._cursor = self._cursor, self._cursor_now()
+        changed = self._paint_some()
+        if self._cursor != before:
+            # Two columns, for a cursor on a wide character.
+            changed.extend(Region(x, y - self._pan, 2, 1) for x, y, _ in filter(None, (before, self._cursor)))
+        self._refresh_seen(changed)
+
+    def _paint_some(self) -> list[Region]:
+        """Paint rows of the frame for a moment, and come back for the rest. Gives what looks different now."""
+        base, columns = self.rich_style, self.emulator.columns
+        deadline = monotonic() + PAINT_SECONDS
         changed: list[Region] = []
-        for y in rows:
-            strip = paint(self.emulator.row(y), columns, base)
+        while self._unpainted and monotonic() < deadline:
+            y = next(iter(self._unpainted))
+            row = self._unpainted.pop(y)
+            strip = paint(runs(row.chars, row.styles), columns, base)
             start, end = change(self._rows[y], strip)
             if start < end:
                 self._rows[y] = strip
                 changed.append(Region(start, y - self._pan, end - start, 1))
-        before, self._cursor = self._cursor, self._cursor_now()
-        if self._cursor != before:
-            # Two columns, for a cursor on a wide character.
-            changed.extend(Region(x, y - self._pan, 2, 1) for x, y, _ in filter(None, (before, self._cursor)))
+        if self._unpainted and self._painting is None:
+            self._painting = asyncio.get_running_loop().call_later(PAINT_PAUSE_SECONDS, self._paint_on)
+        return changed
+
+    def _paint_on(self) -> None:
+        self._painting = None
+        if self.is_attached and self._rows:
+            self._refresh_seen(self._paint_some())
+
+    def _refresh_seen(self, changed: Iterable[Region]) -> None:
         if seen := [region for region in changed if 0 <= region.y < self.size.height]:
             self.refresh(*_joined(seen))
 
@@ -260,6 +302,9 @@ class Surface(Widget):
         elif self.emulator.cursor_visible:
             y = self.emulator.cursor[1]
             self._pan = min(max(before, y - self.size.height + 1), y, hidden)
+        else:  # a program that draws its own has it near the end of what it shows
+            last = max((y for y, row in enumerate(self.emulator.text()) if row), default=0)
+            self._pan = min(max(0, last + 1 - self.size.height), hidden)
         return self._pan != before
 
     def _cursor_now(self) -> tuple[int, int, CursorShape] | None:
@@ -272,6 +317,7 @@ class Surface(Widget):
     def _redraw(self) -> None:
         """Paint everything anew: the theme, the size or the terminal has changed."""
         self._rows = []
+        self._unpainted.clear()
         self._cursor = None
         if self.is_attached:
             self._stale = False
@@ -292,13 +338,19 @@ class Surface(Widget):
         """A row of the terminal in the widget's width."""
         width, columns, base = self.size.width, strip.cell_length, self.rich_style
         if columns >= width:
-            return strip if columns == width else strip.crop(0, width)
+            return strip if columns == width else self._cut(strip, width)
         if not self.mark:
             return strip.adjust_cell_length(width, base)
         # The mark stands below where there is room, else beside.
         beside = y == 0 and self.emulator.lines >= self.size.height
         words = set_cell_size(f"{self.edges[0]} {self.mark}" if beside else self.edges[0], width - columns)
         return Strip([*strip, Segment(words, self._edge_style)], width)
+
+    def _cut(self, strip: Strip, width: int) -> Strip:
+        """A row that is too wide, with a mark where there is more of it."""
+        if not self.mark or not strip.crop(width).text.strip():
+            return strip.crop(0, width)
+        return Strip([*strip.crop(0, width - 1), Segment(self.edges[0], self._edge_style)], width)
 
     def _below(self, y: int) -> Strip:
         """A row below the terminal, from 0."""
@@ -346,7 +398,7 @@ class Surface(Widget):
             self._turn = asyncio.get_running_loop().call_soon(self._work)
 
     def on_unmount(self) -> None:
-        for handle in (self._turn, self._frame, self._resize, self._title_due):
+        for handle in (self._turn, self._frame, self._resize, self._title_due, self._painting):
             if handle is not None:
                 handle.cancel()
         self._room.set()

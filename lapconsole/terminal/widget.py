@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from time import monotonic
 from typing import ClassVar, Literal
 
@@ -32,6 +35,11 @@ CLICK_SECONDS = 0.4
 LINGER_SECONDS = 0.8
 DRAG_SCROLL_SECONDS = 0.05
 SEARCH_SECONDS = 0.003
+#: How often what is found so far is shown while the search goes on.
+FOUND_SECONDS = 0.05
+#: How long the lines above the screen are wrapped anew at a time, before somebody may see them.
+HISTORY_SECONDS = 0.004
+HISTORY_PAUSE_SECONDS = 0.001
 MAX_NEEDLE = 200
 _KEPT_STRIPS = 2000
 
@@ -124,6 +132,13 @@ class TerminalView(Surface, can_focus=True):
     class Refused(Message):
         """Something was typed while somebody else drives, or nobody (`driving` is false)."""
 
+    class Unknown(Message):
+        """A key was pressed in the command mode that does nothing there now."""
+
+        def __init__(self, key: str) -> None:
+            super().__init__()
+            self.key = key
+
     def __init__(self, *, scrollback: int = 10_000, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(scrollback=scrollback, id=id, classes=classes)
         self.mode = Mode.LIVE
@@ -131,6 +146,7 @@ class TerminalView(Surface, can_focus=True):
         self.agent_clipboard: AgentClipboard = "ask"
         self.needle = ""
         self.review: Review | None = None
+        self._rebuilt = False  # the terminal has been, since the review began
         self._connected = True
         self._driving = True
         self._seen: list[Strip] = []  # of the review, as they were drawn last
@@ -138,12 +154,15 @@ class TerminalView(Surface, can_focus=True):
         self._marked: dict[int, tuple[tuple[Mark, ...], Strip]] = {}  # and with it
         self._mark_styles: dict[str, RichStyle] = {}
         self._searching: asyncio.Handle | None = None
+        self._found_at = 0.0
         self._pointer: tuple[int, int, int] | None = None
         self._selecting = False
         self._clicks = (float("-inf"), 0, 0, 0)  # when and where the last one was, and how many there were at once
         self._drag: asyncio.Handle | None = None
         self._dragged_to = (0, 0)
         self._linger: asyncio.Handle | None = None
+        self._due: deque[Callable[[], None]] = deque()  # what waits for the lines above the screen
+        self._preparing: asyncio.Handle | None = None
 
     @property
     def connected(self) -> bool:
@@ -179,11 +198,11 @@ class TerminalView(Surface, can_focus=True):
             return None
         return cursor if self.has_focus and self.driving else (cursor[0], cursor[1], "underline")
 
-    def _show(self) -> None:
+    def _show(self) -> bool:
         if self.review is None:
-            super()._show()
-        else:
-            self._stale = False  # all is drawn anew when the live screen comes back
+            return super()._show()
+        self._stale = False  # all is drawn anew when the live screen comes back
+        return False
 
     def _redraw(self) -> None:
         if self.review is None:
@@ -197,7 +216,12 @@ class TerminalView(Surface, can_focus=True):
     def _take_over(self, coming: Emulator) -> None:
         super()._take_over(coming)
         if self.review is not None:
-            self._renew(self.review, rebuilt=True)  # there may be more above it now
+            self._in_turn(self._rebuild)
+
+    def _rebuild(self) -> None:
+        """There may be more above the screen now."""
+        if self.review is not None:
+            self._renew(self.review, rebuilt=True)
             self._review_moved()
 
     def render_line(self, y: int) -> Strip:
@@ -251,6 +275,30 @@ class TerminalView(Surface, can_focus=True):
 
     # Looking back
 
+    def _in_turn(self, action: Callable[[], None]) -> None:
+        """Do what needs the lines above the screen: now, or when they are wrapped, and after what waits for them."""
+        if not self._due and self._history_ready():
+            action()
+            return
+        self._due.append(action)
+        self._prepare_soon()
+
+    def _history_ready(self) -> bool:
+        """Wrap the lines above the screen for a moment; whether they are ready to be looked at."""
+        emulator = self.emulator
+        return emulator.screen.history.work(emulator.columns, monotonic() + HISTORY_SECONDS)
+
+    def _prepare_soon(self) -> None:
+        if self._preparing is None and self.is_attached:
+            self._preparing = asyncio.get_running_loop().call_later(HISTORY_PAUSE_SECONDS, self._prepare)
+
+    def _prepare(self) -> None:
+        self._preparing = None
+        if self._history_ready() and self._due:
+            self._due.popleft()()
+        if self._due:
+            self._prepare_soon()
+
     @property
     def lines_back(self) -> int:
         """How many lines the view is scrolled back; 0 shows the live screen."""
@@ -258,6 +306,9 @@ class TerminalView(Surface, can_focus=True):
 
     def scroll_back(self, lines: int) -> None:
         """Move the view by so many lines, back when positive, as far as there are any."""
+        self._in_turn(partial(self._scroll_back, lines))
+
+    def _scroll_back(self, lines: int) -> None:
         review = self.review
         if lines > 0:
             self.post_message(self.LookedBack())
@@ -289,16 +340,31 @@ class TerminalView(Surface, can_focus=True):
         if self.review is None:
             document = Document.of(self.emulator)
             lines = self.emulator.lines
+            self._rebuilt = False
             self.review = Review(document, min(lines, self.size.height), len(document) - lines + self._pan)
             self._seen = []
             self._draw_review()
         return self.review
 
     def _renew(self, review: Review, *, rebuilt: bool = False) -> None:
-        """Go on with what the program has written meanwhile, unless something found or marked is in use."""
+        """Go on with what the program has written meanwhile, unless something found or marked is in use.
+
+        What was not found is looked for again in a `rebuilt` one: the scrollback may have come with it.
+        """
+        needle = ""
+        if rebuilt and review.search is not None and not review.search.hits and review.cursor is None:
+            needle = self.needle
+            review.settle()
+            review.find("")
         if review.search is None and review.cursor is None:
             review.renew(Document.of(self.emulator), rebuilt=rebuilt)
             self._forget_painted()
+            self._rebuilt = False
+        elif rebuilt:
+            self._rebuilt = True
+        if needle:
+            review.find(needle)
+            self._search_on()
 
     def _review_moved(self) -> None:
         self._draw_review()
@@ -336,7 +402,11 @@ class TerminalView(Surface, can_focus=True):
 
     def _search(self, needle: str) -> None:
         self.needle = needle[:MAX_NEEDLE]
-        self._look_back().find(self.needle)
+        review = self._look_back()
+        if self._rebuilt:  # while the last needle's hits were in sight
+            review.find("")
+            self._renew(review, rebuilt=True)
+        review.find(self.needle)
         self._search_on()
 
     def _search_on(self) -> None:
@@ -347,9 +417,17 @@ class TerminalView(Surface, can_focus=True):
         review = self.review
         if review is None or not self.is_attached:
             return
+        loop = asyncio.get_running_loop()
         if review.search_on(monotonic() + SEARCH_SECONDS):
-            self._searching = asyncio.get_running_loop().call_later(0.001, self._search_on)
-        self._review_moved()
+            self._searching = loop.call_later(0.001, self._search_on)
+            if monotonic() < self._found_at + FOUND_SECONDS:
+                return
+        self._found_at = monotonic()
+        loop.call_soon(self._show_found)  # a turn of its own, as it takes as long
+
+    def _show_found(self) -> None:
+        if self.review is not None and self.is_attached:
+            self._review_moved()
 
     # Copying
 
@@ -399,6 +477,12 @@ class TerminalView(Surface, can_focus=True):
         # Every key ends here: none may reach a binding of the console while an agent has the keyboard.
         event.stop()
         event.prevent_default()
+        if self._due or self.mode is not Mode.LIVE:
+            self._in_turn(partial(self._key, event))
+        else:
+            self._key(event)
+
+    def _key(self, event: events.Key) -> None:
         if self.mode is Mode.COMMAND:
             self._command_key(event)
         elif encode.key(event.key, event.character, _PLAIN) == _GROUP_SEPARATOR:
@@ -459,6 +543,8 @@ class TerminalView(Surface, can_focus=True):
             text, self.offered = self.offered, ""
             self._enter(Mode.LIVE)
             self._copy(text)
+        else:
+            self.post_message(self.Unknown(event.character if event.is_printable and event.character else key))
 
     def _ask(self, name: Literal["detach", "drive", "watch", "links"]) -> None:
         self._enter(Mode.LIVE)
@@ -531,10 +617,16 @@ class TerminalView(Surface, can_focus=True):
         if not event.shift and self._report("press", event.button, event):
             self.capture_mouse()  # for the release, wherever it happens
         elif event.button == _LEFT_BUTTON and self.mode in (Mode.LIVE, Mode.SCROLLBACK):
-            self._begin_selection(event)
+            self._in_turn(partial(self._begin_selection, event))
 
     def on_mouse_up(self, event: events.MouseUp) -> None:
         event.stop()
+        if self._due:
+            self._due.append(partial(self._mouse_up, event))
+        else:
+            self._mouse_up(event)
+
+    def _mouse_up(self, event: events.MouseUp) -> None:
         self.release_mouse()
         if self._selecting:
             self._end_selection()
@@ -653,6 +745,6 @@ class TerminalView(Surface, can_focus=True):
 
     def on_unmount(self) -> None:
         alt_keys.release(self)
-        for handle in (self._searching, self._drag, self._linger):
+        for handle in (self._searching, self._drag, self._linger, self._preparing):
             if handle is not None:
                 handle.cancel()

@@ -23,6 +23,9 @@ class Terminal:
     def write(self, data: bytes) -> None:
         os.write(self.descriptor, data)
 
+    def resize(self, columns: int, lines: int) -> None:
+        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
     def read_until(self, marker: bytes, seconds: float = 30.0) -> float:
         """Reads until `marker` stands in what came since the last call; returns the moment it was there."""
         deadline = time.perf_counter() + seconds

@@ -50,7 +50,7 @@ async def test_echo(tmp_path: Path) -> None:
         with running(["cat"]) as bare, running(console, env=env) as shown:
             await platform.ready(agent)
             await asyncio.to_thread(shown.read_until, b"ready")
-            shown.write(b"a")  # attach to the only session
+            shown.write(b"A")  # attach to the only session
             await asyncio.to_thread(shown.read_until, b"Ctrl+]")
             await asyncio.to_thread(shown.drain)
             # Each way has a session of its own: nobody's echo is another's.

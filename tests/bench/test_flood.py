@@ -13,7 +13,7 @@ from tests.e2e.programs import SHELL, Platform
 
 pytestmark = pytest.mark.bench
 
-ROUNDS = 7
+ROUNDS = 8
 FLOOD_SECONDS = 1.5
 
 
@@ -28,7 +28,7 @@ async def test_interrupt_during_a_flood(tmp_path: Path) -> None:
         with running(console, env=env) as shown:
             await platform.ready(await platform.create_agent())
             await asyncio.to_thread(shown.read_until, b"\xe2\x97\x8f ready")
-            shown.write(b"a")
+            shown.write(b"A")
             await asyncio.to_thread(shown.read_until, b"Ctrl+]")
             await asyncio.to_thread(shown.drain)
             for _ in range(ROUNDS):

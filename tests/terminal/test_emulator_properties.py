@@ -5,7 +5,9 @@ from itertools import pairwise
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from lapconsole.terminal.cells import compact, expand
 from lapconsole.terminal.emulator import Emulator
+from lapconsole.terminal.scrollback import logical, rewrap
 
 # fmt: off
 FRAGMENTS = [
@@ -149,6 +151,35 @@ def test_resizing_loses_no_text(text: str, resizes: list[tuple[int, int]]) -> No
         check_sound(emulator)
     emulator.resize(24, 6)
     assert all_text(emulator) == before
+
+
+@many
+@given(output, sizes, st.lists(st.integers(1, 30), min_size=1, max_size=4))
+def test_lines_are_rewrapped_as_their_cells_are(parts: list[str], size: tuple[int, int], widths: list[int]) -> None:
+    """In compact form, which is quick, and a piece at a time."""
+    emulator = Emulator(*size, scrollback=50)
+    emulator.feed("".join(parts) + "\r\n" * size[1])
+    lines = list(emulator.screen.history.copy().lines)
+    for width in widths:
+        history, expected = emulator.screen.history.copy(), []
+        for group in logical(map(expand, lines)):
+            expected += [compact(row) for row in rewrap(group, width)]
+        while not history.work(width, 0.0):
+            assert len(history) > 0
+        assert list(history.wrapped(width)) == expected
+
+
+@many
+@given(output, output, sizes)
+def test_a_copy_shares_nothing(parts: list[str], after: list[str], size: tuple[int, int]) -> None:
+    emulator = Emulator(*size, scrollback=20)
+    emulator.feed("".join(parts))
+    before = emulator.snapshot()
+    copy = emulator.copy()
+    emulator.feed("".join(after))
+    assert copy.snapshot() == before
+    copy.feed("".join(after))
+    assert copy.snapshot() == emulator.snapshot()
 
 
 def all_text(emulator: Emulator) -> list[str]:

@@ -1,4 +1,8 @@
-"""The WebSockets on `/tty`, one protocol a module: how a request becomes a viewer."""
+"""The WebSockets on `/tty`, one protocol a module: how a request becomes a viewer.
+
+With `lap.tty.2` (see protocol2) a viewer's hello says `watch`, `drive`, or `offer`: to drive only if nobody else does.
+With the original protocol whoever types or resizes drives.
+"""
 
 import asyncio
 from collections.abc import Sequence

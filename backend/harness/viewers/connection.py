@@ -1,7 +1,8 @@
 """What the viewers of both protocols have in common: a WebSocket, and a queue that cannot grow.
 
 A viewer that cannot keep up is skipped to the present: its backlog is dropped, and once its connection takes data again
-it gets one repaint instead.
+it gets one repaint instead. So it is with a flood that nobody can read: instead of all of it there are some frames a
+second, which leaves everything behind us free for keys.
 """
 
 import asyncio
@@ -20,10 +21,17 @@ from websockets.server import ServerProtocol
 from backend.harness.audience import Ending
 from backend.harness.painting import Repaint
 from backend.harness.terminal import Terminal
+from backend.harness.viewers.window import Window
 
 MAX_MESSAGE = 4 * 1024 * 1024
-MAX_QUEUED = 262_144
+MAX_QUEUED = 65_536
 """Bytes a viewer may lag behind before it is skipped."""
+FLOOD_BYTES = 524_288
+"""A second, of output that is a flood if it goes on."""
+FLOOD_BURST = 262_144
+"""Bytes that come whole before it is taken for one."""
+FRAME_SECONDS = 1 / 30
+"""Between two repaints of a flood."""
 HIGH_WATER = 16_384
 LOW_WATER = 4_096
 SOCKET_BUFFER = 16_384
@@ -74,9 +82,13 @@ class Viewer(asyncio.Protocol):
         self._queue: deque[bytes | _Control | _Picture | _Close] = deque()
         self._queued = 0
         self._congested = False
+        self._window = Window()
         self._stale = False  # What it shows is not the present, and no repaint is on its way yet.
         self._skipped = 0
         self._scrollback = 0
+        self._allowance = float(FLOOD_BURST)
+        self._allowed_at = time.monotonic()
+        self._tick: asyncio.TimerHandle | None = None  # Until then a flood goes by.
         self._ended = False
         self._close_timer: asyncio.TimerHandle | None = None
         connection = transport.get_extra_info("socket")
@@ -106,18 +118,43 @@ class Viewer(asyncio.Protocol):
         """Sends live output, at once or when the connection can take it."""
         if self._stale:
             self._skipped += len(data)
-        else:
+        elif self._allows(len(data)):
             self._put(data, len(data))
+        else:
+            self._skipped += len(data)
+            self._stale = True
+            self._tick = asyncio.get_running_loop().call_later(FRAME_SECONDS, self._next_frame)
 
     def refresh(self, scrollback: int = 0) -> None:
         """Sends the present screen in place of all output that waits to be sent."""
         self._scrollback = max(self._scrollback, scrollback)
+        self._stop_waiting()
         self._drop(pictures=True)
         self._stale = True
         self._pump()
 
+    def _allows(self, size: int) -> bool:
+        """Whether so much more is no flood yet."""
+        now = time.monotonic()
+        self._allowance = min(FLOOD_BURST, self._allowance + (now - self._allowed_at) * FLOOD_BYTES)
+        self._allowed_at = now
+        if self._allowance < size:
+            return False
+        self._allowance -= size
+        return True
+
+    def _next_frame(self) -> None:
+        self._stop_waiting()
+        self._pump()
+
+    def _stop_waiting(self) -> None:
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+
     def end(self, ending: Ending | None) -> None:
         """Sends what is left and closes."""
+        self._stop_waiting()
         if ending is None:
             self._drop(pictures=True)  # Nothing is drawn any more.
         elif self._stale:
@@ -161,6 +198,7 @@ class Viewer(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
         self._drop(pictures=True)
         self._stale = False
         self._ended = True
@@ -175,19 +213,29 @@ class Viewer(asyncio.Protocol):
         self._congested = False
         self._pump()
 
+    def seen(self, total: int) -> None:
+        """The viewer has got so many bytes of output."""
+        self._window.got(total, time.monotonic())
+        self._pump()
+
+    @property
+    def _blocked(self) -> bool:
+        """Whether the connection takes no more now, or should not. The last words always go."""
+        return self._congested or (self._window.full and not self._ended)
+
     def _put(self, item: bytes | _Control | _Close, size: int) -> None:
-        if not self._queue and not self._congested:
+        if not self._queue and not self._blocked:
             self._send(item)
             return
         self._queue.append(item)
         self._queued += size
-        if self._queued > MAX_QUEUED and not self._ended:
+        if self._queued > self._window.queue_limit(MAX_QUEUED) and not self._ended:
             self._drop(pictures=False)
             self._stale = True
 
     def _pump(self) -> None:
         """Sends what waits, as far as the connection takes it and it is drawn."""
-        while self._queue and not self._congested:
+        while self._queue and not self._blocked:
             item = self._queue[0]
             if isinstance(item, _Picture) and not item.repaint.done:
                 return
@@ -197,7 +245,7 @@ class Viewer(asyncio.Protocol):
             elif isinstance(item, _Control):
                 self._queued -= len(item.data)
             self._send(item)
-        if self._stale and not self._congested:
+        if self._stale and self._tick is None and not self._blocked:
             self._paint()
 
     def _paint(self) -> None:
@@ -239,6 +287,7 @@ class Viewer(asyncio.Protocol):
             self._protocol.send_text(item)
         else:
             self._protocol.send_binary(item)
+            self._window.sent(len(item), time.monotonic())
         self._flush()
 
     def _flush(self) -> None:

@@ -1,7 +1,9 @@
 """Terminal protocol 2 (`lap.tty.2`): binary frames are the terminal's bytes, text frames are JSON control messages.
 
 A client begins with `hello` and is told `welcome`, then `repaint` and the repaint itself. It drives or it watches; what
-a watcher types is dropped. Control messages of unknown type are ignored on both sides.
+a watcher types is dropped. A hello's mode is `watch`, `drive`, which takes the terminal over from whoever drives it, or
+`offer`, which drives if nobody does and watches otherwise; the welcome says which it is. Control messages of unknown
+type are ignored on both sides.
 """
 
 import asyncio
@@ -78,7 +80,8 @@ class Protocol2Viewer(Viewer):
         name = hello.get("name")
         self.name = (fit(name, WORD_LIMIT) if isinstance(name, str) else "") or NAMELESS
         self.size = _size(hello)
-        if self._terminal.attach(self, drive=hello.get("mode") == "drive"):
+        mode = hello.get("mode")
+        if self._terminal.attach(self, drive=mode == "drive" or (mode == "offer" and not self._terminal.driven)):
             self.tell({"type": "welcome", "viewer": self.id, **self._terminal.describe(self)})
             self.refresh(_scrollback(hello))
 
@@ -94,6 +97,9 @@ class Protocol2Viewer(Viewer):
                 terminal.watch(self)
             case "repaint":
                 self.refresh(_scrollback(control))
+            case "seen":
+                with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
+                    self.seen(whole_number(control["bytes"]))
 
     def _refuse(self, reason: str) -> None:
         """Ends a connection that does not speak this protocol."""
