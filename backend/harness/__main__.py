@@ -4,12 +4,14 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import select
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,14 @@ MAX_TOKEN_LINE = 4_096
 TOKEN_SECONDS = 10.0
 THREAD_SECONDS = 0.001
 """How long a thread that draws may keep the event loop waiting."""
+COLLECT_SECONDS = 60.0
+CALM_SECONDS = 1.0
+CALM_SHARE = 0.02
+"""Of a processor's time: with less used for a while, nobody waits for anything."""
+MOST_DELAYS = 15
+"""Without any calm moment garbage is collected all the same after so many rounds."""
+MIN_MIDDLE_ROUNDS = 10
+"""Collections of the middle generation before it is worth it to look at all objects."""
 
 
 def main() -> int:
@@ -41,6 +51,8 @@ def main() -> int:
     with contextlib.suppress(OSError):  # So that shortening the log leaves no hole in it.
         fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_APPEND)
     sys.setswitchinterval(THREAD_SECONDS)
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, 1 << 30)  # All objects are looked at by `collect_when_calm` only.
     asyncio.run(serve(listener, arguments.root.resolve(), token))
     return 0
 
@@ -65,7 +77,9 @@ async def serve(listener: socket.socket, root: Path, token: str) -> None:
     harness = Harness(token, state, log, new_setup)
     server = await loop.create_server(lambda: Connection(harness), sock=listener)
     log.write(f"harness listening (pid {os.getpid()})")
+    collecting = asyncio.create_task(collect_when_calm())
     await stop.wait()
+    collecting.cancel()
     log.write("harness stopping")
     server.close()
     if harness.setup is not None:
@@ -76,6 +90,21 @@ async def serve(listener: socket.socket, root: Path, token: str) -> None:
     await asyncio.sleep(0)  # The transports close in the next turn.
     state.close()
     log.write("harness stopped")
+
+
+async def collect_when_calm() -> None:
+    """Collects garbage between bursts of work, until cancelled: a screen full of colours is ten thousands of objects."""
+    delays = 0
+    while True:
+        await asyncio.sleep(COLLECT_SECONDS)
+        used = time.process_time()
+        await asyncio.sleep(CALM_SECONDS)
+        calm = time.process_time() - used < CALM_SHARE * CALM_SECONDS
+        if gc.get_count()[2] >= MIN_MIDDLE_ROUNDS and (calm or delays >= MOST_DELAYS):
+            gc.collect()
+            delays = 0
+        else:
+            delays += 1
 
 
 def _read_token() -> str:

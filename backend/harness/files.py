@@ -11,6 +11,10 @@ from backend.harness.adapters import SetupError
 PRIVATE = 0o600
 PUBLIC = 0o644
 
+CLAUDE_SKILLS = ".claude/skills"
+SKILL_FOLDERS = {"codex": ".codex/skills", "opencode": ".config/opencode/skills"}
+"""Below HOME, of the harnesses that have another one."""
+
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,59}")
 
 
@@ -23,11 +27,15 @@ def write_sandbox_file(root: Path, file: SandboxFile) -> None:
     write(root, target, data, PRIVATE)
 
 
-def write_skill(root: Path, slug: str, content: str) -> None:
-    """Writes a skill where Claude Code finds it. Raises SetupError."""
+def write_skill(root: Path, harness_id: str, slug: str, content: str) -> None:
+    """Writes a skill where the harness's program looks for it, and where the original platform does.
+
+    Raises SetupError.
+    """
     if not _SLUG.fullmatch(slug):
         raise SetupError(f"skill {slug!r}: a slug is a-z, 0-9 and '-', at most 60 characters. Rename the skill.")
-    write(root, PurePosixPath("home/.claude/skills", slug, "SKILL.md"), content.encode(), PUBLIC)
+    for folder in {CLAUDE_SKILLS, SKILL_FOLDERS.get(harness_id, CLAUDE_SKILLS)}:
+        write(root, PurePosixPath("home", folder, slug, "SKILL.md"), content.encode(), PUBLIC)
 
 
 def write(root: Path, target: PurePosixPath, data: bytes, mode: int) -> None:

@@ -48,6 +48,11 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
 
+    def kill_left(self) -> None:
+        """Kills what is left of the process group it led, once it has ended itself."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
 
 class Processes:
     """All children of this process. Only one may exist: it waits for every child there is."""

@@ -25,6 +25,7 @@ class Request:
     """The checked body of `POST /session`."""
 
     harness_id: str
+    title: str | None
     model: str | None
     prompt: str | None
     initial_prompt: str | None
@@ -71,6 +72,7 @@ class Request:
             raise ValueError("files and skills consist of texts")
         return cls(
             harness_id=harness_id,
+            title=_text(value, "title"),
             model=_text(value, "model"),
             prompt=_text(value, "prompt"),
             initial_prompt=_text(value, "initial_prompt"),

@@ -1,12 +1,9 @@
 """Sets the sandbox up in the background: files, repository, requirements, and then the agent itself."""
 
 import asyncio
-import contextlib
 import os
 import pwd
 import secrets
-import socket
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,20 +13,17 @@ from backend.domain.env_vars import NETWORK, PLATFORM_FACTS
 from backend.domain.phases import DETAIL_LIMIT
 from backend.domain.repositories import directory_name
 from backend.harness import adapters, files, git, requirements
+from backend.harness.activity import Activity
 from backend.harness.adapters import Context, Launch, SetupError
+from backend.harness.agent_server import AgentServer
+from backend.harness.hook_channel import HookChannel, hook_command
 from backend.harness.log import Log
-from backend.harness.processes import Child, Processes, become_subreaper, describe_exit, read_lines
+from backend.harness.processes import Processes, become_subreaper
 from backend.harness.recording import NAME, Recording
 from backend.harness.request import Request
 from backend.harness.server import preload
-from backend.harness.state import Agent, State
+from backend.harness.state import State
 from backend.harness.terminal import Command, Terminal
-
-PROBE_SECONDS = 1.0
-"""Of one request: opencode never answers one that arrives too early."""
-PROBE_EVERY_SECONDS = 0.1
-LAST_LINES = 15
-
 
 PLATFORM_ONLY = frozenset({"GIT_TOKEN", "HARNESS_AUTH_TOKEN"})
 
@@ -41,22 +35,32 @@ class Setup:
         self.directory = root / "home"
         """Where the agent works: the clone, or its home."""
         self.program: str | None = None
-        self.session_id = ""
         self.tui = True
         self.terminal: Terminal | None = None
+        self.server: AgentServer | None = None
+        """That of an API harness, once it can be asked."""
         self.recording: Recording | None = None
+        self._session_id = ""
         self._root = root
         self._home = root / "home"
         self._processes = processes
         self._state = state
         self._log = log
+        self.activity = Activity(state, log.mask)
+        self._hooks: HookChannel | None = None
+        self._starting: AgentServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def session_id(self) -> str:
+        """What the session is called: first as we say, then as an API harness does."""
+        return self.server.session_id if self.server is not None else self._session_id
 
     def begin(self, body: bytes) -> None:
         """Starts working on `body`. Raises ValueError when it is not a request."""
         request = Request.from_body(body)
         self.tui = HARNESSES[request.harness_id].tui
-        self.session_id = "tty" if self.tui else f"ses_{secrets.token_hex(12)}"
+        self._session_id = "tty" if self.tui else f"ses_{secrets.token_hex(12)}"
         own_values = (value for name, value in request.env.items() if name not in PLATFORM_FACTS)
         self._log.hide(request.git_token, request.key, *own_values)
         self._state.update(setup="running")
@@ -67,8 +71,12 @@ class Setup:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._starting is not None:
+            await self._starting.close()
         if self.terminal is not None:
             self.terminal.close()
+        if self._hooks is not None:
+            self._hooks.close()
         if self.recording is not None:
             await self.recording.close()
 
@@ -130,7 +138,7 @@ class Setup:
             self._log.write(f"file written: {file.sandbox_path}")
             await asyncio.sleep(0)  # Ten megabytes take a while: others get a turn in between.
         for slug, content in request.skills:
-            files.write_skill(self._root, slug, content)
+            files.write_skill(self._root, request.harness_id, slug, content)
             self._log.write(f"skill written: {slug}")
 
     def _clear(self, directory: Path) -> None:
@@ -147,9 +155,6 @@ class Setup:
         if request.requirements:
             paths = (str(self._home / requirements.TARGET), env.get("PYTHONPATH"))
             env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-        port = None if self.tui else _free_port()
-        if port is not None:
-            env["PORT"] = str(port)
         context = Context(
             home=self._home,
             project=self.directory,
@@ -159,7 +164,7 @@ class Setup:
             base=request.base,
             key=request.key,
             env=env,
-            port=port,
+            hook=hook_command(self._root),
         )
         launch = adapters.plan(request.harness_id, context, request.command)
         for path, content in launch.files.items():
@@ -167,54 +172,42 @@ class Setup:
         env = {**launch.env, **env}  # The user's own settings win.
         self.program = Path(launch.argv[0]).name
         try:
-            if port is None:
+            if self.tui:
                 if request.recording_bytes is not None:
                     self.recording = Recording(self._root / NAME, request.recording_bytes, self._log)
                 await self._start_terminal(Command(launch.argv, env, self.directory, launch.first))
             else:
-                await self._start_server(launch, env, port, request.port_seconds)
+                await self._start_server(launch, env, request)
         except OSError as error:
             raise SetupError(f"cannot run {launch.argv[0]}: {error.strerror}. Reinstall or replace it.") from error
 
     async def _start_terminal(self, command: Command) -> None:
-        terminal = Terminal(command, self._processes, self._state, self._log, self.recording)
+        try:
+            self._hooks = HookChannel(self._root, self.activity.hook)
+        except OSError as error:  # The terminal alone tells nearly as much.
+            self._log.write(f"hooks cannot tell of the agent's activity: {error.strerror}")
+        terminal = Terminal(command, self._processes, self._state, self.activity, self._log, self.recording)
         reason = await terminal.start()
         if reason is not None:
             raise SetupError(f"{self.program} {reason}\nRun it by hand in this sandbox's directory, or see its log.")
         self.terminal = terminal
 
-    async def _start_server(self, launch: Launch, env: Mapping[str, str], port: int, seconds: float) -> None:
-        child = self._processes.start(launch.argv, env=env, cwd=self.directory, piped=True)
-        self._log.write(f"agent started: {launch.argv[0]} (pid {child.pid}, port {port})")
-        self._state.update(agent=Agent(running=True, pid=child.pid))
-        lines: deque[str] = deque(maxlen=LAST_LINES)
-
-        def said(line: str) -> None:
-            lines.append(line)
-            self._log.write(line)
-
-        self._spawn(read_lines(child, said))
-        self._spawn(self._note_exit(child))
-        try:
-            async with asyncio.timeout(seconds):
-                while not await _answers(port, launch.probe):
-                    if child.exited.done():
-                        break
-                    await asyncio.sleep(PROBE_EVERY_SECONDS)
-                else:
-                    return
-            reason = f"ended with {describe_exit(child.exited.result())} before it listened on port {port}"
-            await asyncio.sleep(PROBE_EVERY_SECONDS)  # Its last words are still in the pipe.
-        except TimeoutError:
-            child.kill()
-            reason = f"did not answer on port {port} within {seconds:g} s"
-        said_last = "".join(f"\n{line}" for line in lines)
-        raise SetupError(f"{self.program} {reason}.{said_last}\nIt has to serve HTTP on 127.0.0.1:$PORT.")
-
-    async def _note_exit(self, child: Child) -> None:
-        code = await asyncio.shield(child.exited)
-        self._log.write(f"agent ended: {describe_exit(code)}")
-        self._state.update(agent=Agent(False, None, code if code >= 0 else None, -code if code < 0 else None))
+    async def _start_server(self, launch: Launch, env: Mapping[str, str], request: Request) -> None:
+        self._log.hide(launch.secret)
+        server = self._starting = AgentServer(
+            launch,
+            env,
+            directory=self.directory,
+            seconds=request.port_seconds,
+            title=request.title,
+            session_id=self._session_id,
+            processes=self._processes,
+            state=self._state,
+            activity=self.activity,
+            log=self._log,
+        )
+        await server.start()
+        self.server = server
 
     def _environment(self, request: Request) -> dict[str, str]:
         """A clean environment and the user's variables; nothing of the platform's."""
@@ -246,25 +239,3 @@ class Setup:
 
     def _detail(self, text: str | None) -> str | None:
         return self._log.mask(text)[:DETAIL_LIMIT] if text else None
-
-
-async def _answers(port: int, path: str) -> bool:
-    """Whether an HTTP server on `port` answers `path`, with whatever status."""
-    writer = None
-    try:
-        async with asyncio.timeout(PROBE_SECONDS):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
-            return (await reader.readline()).startswith(b"HTTP/")
-    except (OSError, TimeoutError, ValueError):
-        return False
-    finally:
-        if writer is not None:
-            with contextlib.suppress(OSError):
-                writer.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -41,8 +41,12 @@ class State:
         """Every phase entered, in order: a watcher that comes late, or gets one frame for two, misses none."""
         self.setup: Setup = "waiting"
         self.failure: str | None = None
+        self.session: str | None = None
+        """What an API harness calls its session, once it has one."""
         self.agent = Agent()
         self.terminal = NO_FACTS
+        self.activity: dict[str, Any] | None = None
+        """As harness.activity tells it."""
         self.viewers = 0
         self.attached: list[dict[str, Any]] = []
         """Name, mode and since of each viewer."""
@@ -89,6 +93,7 @@ class State:
             "phases": self.phases,
             "setup": self.setup,
             "failure": self.failure,
+            "session": self.session,
             "agent": {
                 "running": agent.running,
                 "pid": agent.pid,
@@ -97,6 +102,7 @@ class State:
             },
             "title": self.terminal.title,
             "terminal": _facts(self.terminal),
+            "activity": self.activity,
             "viewers": self.viewers,
             "attached": self.attached,
             "columns": self.columns,

@@ -37,7 +37,10 @@ class RunningHarness:
         self.http: httpx.AsyncClient
         self.address = ""
 
-    async def start(self, env: dict[str, str] | None = None, wrapper: tuple[str, ...] = ()) -> None:
+    async def start(
+        self, env: dict[str, str] | None = None, wrapper: tuple[str, ...] = (), runner: tuple[str, ...] = ()
+    ) -> None:
+        """`wrapper` starts the interpreter; `runner` is a module, and its arguments, that runs the program's."""
         self.root.mkdir(exist_ok=True)
         with socket.socket() as listener, (self.root / "log").open("ab") as log:
             listener.bind(("127.0.0.1", 0))
@@ -46,7 +49,7 @@ class RunningHarness:
             listener.set_inheritable(True)
             arguments = ("--listen-fd", str(listener.fileno()), "--root", str(self.root))
             self.process = await asyncio.create_subprocess_exec(
-                *(*wrapper, sys.executable, "-m", "backend.harness", *arguments),
+                *(*wrapper, sys.executable, "-m", *runner, "backend.harness", *arguments),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from backend.harness import painting
-from backend.harness.painting import Painter, paint, still
+from backend.harness.painting import Painter, paint
 from lapconsole.terminal.emulator import Emulator
 
 STREAMS = [
@@ -28,7 +28,7 @@ def emulator(stream: str) -> Emulator:
 def test_a_still_copy_is_painted_as_the_original_was(stream: str, scrollback: int) -> None:
     original = emulator(stream)
     expected, lines = original.repaint(scrollback), original.scrollback_lines
-    copy = still(original)
+    copy = original.copy()
     chance = random.Random(5)
     for _ in range(200):
         original.feed(
@@ -41,15 +41,15 @@ def test_a_still_copy_is_painted_as_the_original_was(stream: str, scrollback: in
 def test_painting_changes_nothing_of_the_original() -> None:
     original = emulator(STREAMS[1])
     before = original.snapshot()
-    paint(still(original), 10_000)
-    paint(still(original), 0)
+    paint(original.copy(), 10_000)
+    paint(original.copy(), 0)
     assert original.snapshot() == before
 
 
 def test_a_repaint_that_would_be_too_large_has_less_scrollback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(painting, "MAX_REPAINT", 20_000)
     original = emulator("".join(f"\x1b[38;5;{n % 256}mline {n}\r\n" for n in range(5_000)))
-    data, scrollback = paint(still(original), 10_000)
+    data, scrollback = paint(original.copy(), 10_000)
     assert len(data) <= 20_000
     assert 300 < scrollback < 5_000
     shown = Emulator(40, 12)

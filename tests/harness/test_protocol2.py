@@ -67,6 +67,19 @@ async def test_a_driver_gives_the_screen_its_size_before_the_repaint(harness: Ru
     assert (state["columns"], state["rows"]) == (81, 25)
 
 
+async def test_who_offers_to_drive_does_so_only_where_nobody_else_does(harness: RunningHarness) -> None:
+    await harness.ready()
+    first = Tty2(await harness.connect2())
+    await first.hello("first", "offer", cols=90, rows=20)
+    assert (await first.control("welcome"))["mode"] == "drive"
+    assert first.size == (90, 20)
+    second = Tty2(await harness.connect2())
+    await second.hello("second", "offer", cols=70, rows=10)
+    assert (await second.control("welcome"))["mode"] == "watch"
+    assert second.size == (90, 20)
+    await first.viewers(("first", "drive"), ("second", "watch"))
+
+
 async def test_binary_is_typed_as_it_is_and_text_is_never_typed(harness: RunningHarness) -> None:
     await harness.ready(command=COUNTS_KEYS)
     tty = await harness.attach2()

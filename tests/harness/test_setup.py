@@ -1,6 +1,7 @@
 """The set-up of a sandbox with real git repositories, files, requirements and programs."""
 
 import base64
+import importlib.util
 import os
 import subprocess
 import sys
@@ -11,10 +12,26 @@ from typing import Any
 
 import pytest
 
+from backend.harness.adapters import Context, SetupError, plan
 from tests.harness.conftest import RunningHarness, descendants
 from tests.harness.githost import GitHost
 
 SHOW_ENVIRONMENT = "bash --norc -c 'cat /proc/$$/environ > $HOME/environ; sleep 99'"
+# The least that is asked of the server of an API harness.
+SERVER = """import http.server, json, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    def answer(self, kind, body):
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.end_headers()
+        self.wfile.write(body)
+    def do_GET(self):
+        self.answer("text/event-stream", b"")
+    def do_POST(self):
+        wanted = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.answer("application/json", json.dumps({"id": "ses_" + wanted["title"]}).encode())
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
 SECRET = "ghp_secretTokenOfTheTest"
 
 
@@ -44,6 +61,7 @@ async def test_files_and_skills_are_written_before_the_agent_starts(harness: Run
     skill = harness.home / ".claude/skills/review-code/SKILL.md"
     assert skill.read_text() == "# Ä skill"
     assert skill.stat().st_mode & 0o777 == 0o644
+    assert (harness.home / ".codex/skills/review-code/SKILL.md").read_text() == "# Ä skill"
     assert [report["phase"] for report in state["phases"]] == ["harness_listening"]
 
 
@@ -118,7 +136,7 @@ async def test_a_private_clone_leaves_no_trace_of_the_token(harness: RunningHarn
     assert (harness.home / "widgets/README").exists()
     assert git_host.authorized > 0
     for directory, _, names in os.walk(harness.root):
-        for name in names:
+        for name in (name for name in names if Path(directory, name).is_file()):
             assert SECRET.encode() not in Path(directory, name).read_bytes(), name
     for pid in (harness.process.pid, *descendants(harness.process.pid)):
         assert SECRET.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
@@ -244,7 +262,10 @@ async def test_a_program_that_does_not_start_fails_the_set_up(
 async def test_a_missing_program_is_named_with_how_to_install_it(
     start: Callable[..., Any], tmp_path: Path, harness_id: str
 ) -> None:
-    harness: RunningHarness = await start()
+    package = tmp_path / "packages/claude_agent_sdk"  # Stands in for the real one, which brings Claude Code.
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    harness: RunningHarness = await start(env={"PYTHONPATH": str(package.parent)})
     failure = await harness.failure(harness_id=harness_id, command=None, env={"PATH": str(tmp_path)})
     assert "was not found. Install it with `npm install -g" in failure
     assert f"LAP_HARNESS_COMMAND_{harness_id.upper().replace('-', '_')}" in failure
@@ -257,17 +278,26 @@ async def test_a_shell_command_is_run_by_a_shell(harness: RunningHarness) -> Non
     await tty.until("x is 1")
 
 
-async def test_an_api_harness_is_ready_when_it_answers_on_its_port(harness: RunningHarness) -> None:
-    command = f"{sys.executable} -u -c 'import http.server, os; http.server.test(port=int(os.environ[\"PORT\"]))'"
-    session_id = await harness.session(harness_id="claude-agent-sdk", command=command)
+async def test_an_api_harness_is_ready_when_it_answers_on_its_port(harness: RunningHarness, tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text(SERVER)
+    session_id = await harness.session(
+        harness_id="claude-agent-sdk", command=f"{sys.executable} -u {tmp_path}/server.py", title="Mine"
+    )
     assert session_id.startswith("ses_")
     state = await harness.until(lambda state: state["setup"] != "running")
     assert (state["setup"], state["phase"]) == ("done", "harness_listening"), state
+    assert state["session"] == "ses_Mine"
     assert state["agent"]["running"]
-    assert "Serving HTTP on" in harness.log()
     os.kill(state["agent"]["pid"], 9)
     ended = await harness.until(lambda state: not state["agent"]["running"])
     assert ended["agent"]["signal"] == 9
+
+
+async def test_an_api_harness_that_gives_no_session_fails(harness: RunningHarness) -> None:
+    command = f"{sys.executable} -u -c 'import http.server, os; http.server.test(port=int(os.environ[\"PORT\"]))'"
+    failure = await harness.failure(harness_id="claude-agent-sdk", command=command)
+    assert "gave no session: POST /session was answered 501" in failure
+    assert "Serving HTTP on" in failure
 
 
 @pytest.mark.parametrize(
@@ -286,9 +316,12 @@ async def test_an_api_harness_that_never_answers_fails_with_its_last_lines(
     await harness.until(lambda state: not state["agent"]["running"])
 
 
-async def test_claude_agent_sdk_needs_a_command(harness: RunningHarness) -> None:
-    failure = await harness.failure(harness_id="claude-agent-sdk", command=None)
-    assert "LAP_HARNESS_COMMAND_CLAUDE_AGENT_SDK" in failure
+def test_a_missing_python_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    context = Context(tmp_path, tmp_path, model=None, prompt=None, base=None, key=None, env={})
+    with pytest.raises(SetupError, match="pip install claude-agent-sdk") as missing:
+        plan("claude-agent-sdk", context, None)
+    assert "LAP_HARNESS_COMMAND_CLAUDE_AGENT_SDK" in str(missing.value)
 
 
 def git(directory: Path, *arguments: str) -> str:

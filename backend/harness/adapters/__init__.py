@@ -1,5 +1,6 @@
 """One adapter per harness: the command, the files and the environment that start its program without any dialog."""
 
+import base64
 import importlib
 import re
 import shlex
@@ -8,9 +9,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from backend.domain.agents import HARNESSES
+
+PORT = "$PORT"
+"""A word of `argv` that stands for the port where an API harness has to listen. It is in the environment, too."""
 
 _SHELL = re.compile(r"[|&;<>()$`\\*?\[\]#~={}!\n]")
 
@@ -32,8 +36,8 @@ class Context:
     env: Mapping[str, str]
     """The agent's environment without the adapter's part."""
     initial_prompt: str | None = None
-    port: int | None = None
-    """Where an API harness has to listen."""
+    hook: Sequence[str] = ()
+    """The command that a hook of the program is to run, to tell the harness what happens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,14 @@ class Launch:
     """Arguments of the first start only, such as the message to begin with."""
     probe: str = "/"
     """What an API harness answers to, with any status, once it is ready."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """What every request to an API harness has to carry."""
+    names_session: bool = False
+    """Whether an API harness calls its session as it is told to."""
+    translate: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    """A message as the platform sends it, in the form the API harness takes."""
+    secret: str | None = None
+    """What must not be in the log."""
 
 
 def plan(harness_id: str, context: Context, command: str | None) -> Launch:
@@ -78,6 +90,11 @@ def missing(program: str, harness_id: str) -> SetupError:
 def command_variable(harness_id: str) -> str:
     """The platform setting that replaces a harness's command."""
     return f"LAP_HARNESS_COMMAND_{harness_id.replace('-', '_').upper()}"
+
+
+def basic_authorization(user: str, password: str) -> str:
+    """The value of an `Authorization` header."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 def _split(command: str, harness_id: str, context: Context) -> Sequence[str]:

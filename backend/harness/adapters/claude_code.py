@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,20 @@ from typing import Any
 from backend.harness.adapters import Context, Launch, find
 
 CONFIG = ".claude.json"
+SETTINGS = ".claude/settings.json"
+HOOKS = (
+    "SessionStart",
+    "SessionEnd",
+    "UserPromptSubmit",
+    "PermissionRequest",
+    "PostToolUse",
+    "PostToolUseFailure",
+    "Notification",
+    "Stop",
+    "StopFailure",
+)
+"""What tells of the agent's activity. Earlier versions ignore the ones they do not know."""
+HOOK_SECONDS = 5
 KEY_TAIL = 20
 """Claude Code remembers an approved API key by so many of its last characters."""
 
@@ -17,6 +32,8 @@ def launch(context: Context, command: Sequence[str] | None) -> Launch:
     """Straight to the prompt: no onboarding, no trust, key or permission-mode dialog."""
     argv = list(command or (find("claude", "claude-code", context.env, *_bundled()), "--permission-mode", "default"))
     files = {CONFIG: json.dumps(_config(context), indent=2)}
+    if (settings := _settings(context)) is not None:
+        files[SETTINGS] = json.dumps(settings, indent=2)
     if context.prompt and command is None:
         files[".claude/lap-prompt.md"] = context.prompt  # A file, because an argument is limited to 128 KB.
         argv += ["--append-system-prompt-file", str(context.home / ".claude/lap-prompt.md")]
@@ -59,6 +76,25 @@ def _config(context: Context) -> dict[str, Any]:
     if key := context.env.get("ANTHROPIC_API_KEY"):
         config["customApiKeyResponses"] = {"approved": [key[-KEY_TAIL:]], "rejected": []}
     return config
+
+
+def _settings(context: Context) -> dict[str, Any] | None:
+    """The user's own settings, if some were put there, with our hooks after theirs; None to leave them as they are."""
+    try:
+        settings = json.loads((context.home / SETTINGS).read_text())
+    except FileNotFoundError:
+        settings = {}
+    except (OSError, ValueError):
+        return None
+    if not context.hook or not isinstance(settings, dict) or not isinstance(hooks := settings.get("hooks", {}), dict):
+        return None
+    ours = {"hooks": [{"type": "command", "command": shlex.join(context.hook), "timeout": HOOK_SECONDS}]}
+    added: dict[str, Any] = {}
+    for event in HOOKS:
+        theirs = hooks.get(event, [])
+        if isinstance(theirs, list):
+            added[event] = [*(hook for hook in theirs if hook != ours), ours]
+    return settings | {"hooks": hooks | added}
 
 
 def _bundled() -> list[Path]:
