@@ -49,7 +49,9 @@ class PlatformServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         logger.info("ending; sandboxes live on")
         self._announcement.unlink(missing_ok=True)
-        self.config.app.state.services.feed.close()  # type: ignore[union-attr]
+        services = self.config.app.state.services  # type: ignore[union-attr]
+        services.feed.close()
+        services.messages.close()
         await super().shutdown(sockets)
 
     @contextmanager

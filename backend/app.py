@@ -5,12 +5,29 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from backend.api import admin, agents, auth, bodies, errors, events, health, memory, metrics, sessions, skills, tty
+from backend.api import (
+    admin,
+    agents,
+    auth,
+    bodies,
+    diagnose,
+    egress,
+    errors,
+    events,
+    health,
+    memory,
+    messages,
+    metrics,
+    sessions,
+    skills,
+    tty,
+)
 from backend.api.models import (
     AgentCreate,
     AgentPatch,
     MemoryCreate,
     MemoryPatch,
+    MessageCreate,
     PhaseReport,
     SessionCreate,
     SessionMemoryCreate,
@@ -52,6 +69,7 @@ def create_app(settings: Settings, driver: SandboxDriver | None = None) -> FastA
         AgentPatch,
         SessionCreate,
         PhaseReport,
+        MessageCreate,
         MemoryCreate,
         MemoryPatch,
         SessionMemoryCreate,
@@ -59,7 +77,7 @@ def create_app(settings: Settings, driver: SandboxDriver | None = None) -> FastA
         SkillPatch,
         SkillAttach,
     )
-    for module in (health, agents, sessions, tty, events, memory, skills, admin, metrics):
+    for module in (health, agents, sessions, messages, diagnose, egress, tty, events, memory, skills, admin, metrics):
         app.include_router(module.router)
     for router in (sessions.creation, memory.of_sessions, skills.attaching):
         app.include_router(router)

@@ -14,7 +14,7 @@ import platformdirs
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from backend.domain import env_vars, phases, repositories
+from backend.domain import egress, env_vars, phases, repositories
 from backend.domain.agents import HARNESSES
 from backend.domain.sessions import IDLE_TIMEOUT_MS
 
@@ -91,11 +91,18 @@ class Settings(BaseSettings):
     """Seconds by phase where they differ from the defaults, from LAP_PHASE_TIMEOUT_SECONDS_<PHASE>."""
     creating_timeout_seconds: float = Field(600, gt=0, validation_alias="LAP_CREATING_TIMEOUT_SECONDS")
     idle_timeout_ms: int = Field(IDLE_TIMEOUT_MS, gt=0, validation_alias="IDLE_TIMEOUT_MS")
+    message_timeout_seconds: float = Field(1_800, gt=0, le=86_400, validation_alias="LAP_MESSAGE_TIMEOUT_SECONDS")
+    """How long an agent may take to answer one message."""
 
     recording_max_mb: int = Field(64, ge=1, le=4096, validation_alias="LAP_RECORDING_MAX_MB")
     """Where the recording of one session stops."""
     recordings_kept_mb: int = Field(1024, ge=0, validation_alias="LAP_RECORDINGS_KEPT_MB")
     """For the recordings of ended sessions, all together; the oldest go first."""
+
+    vault: Literal["on", "off"] = Field("on", validation_alias="LAP_VAULT")
+    """Whether sandboxes get stubs instead of credentials and reach the network through the vault only."""
+    vault_reachable: str = Field("", validation_alias="LAP_VAULT_REACHABLE")
+    """host:port, comma-separated: exact targets that sandboxes may reach although they are on this machine."""
 
     log_format: Literal["text", "json"] = Field("text", validation_alias="LAP_LOG_FORMAT")
     reconcile_interval_seconds: int = Field(60, ge=1, le=3600, validation_alias="RECONCILE_INTERVAL_SECONDS")
@@ -132,6 +139,21 @@ class Settings(BaseSettings):
         if self.database_url is None:
             return self.data_dir / "platform.db"
         return Path(re.sub(r"^sqlite(\+aiosqlite)?:///", "", self.database_url))
+
+    @property
+    def vault_reachable_targets(self) -> list[tuple[str, int]]:
+        """`vault_reachable`, each a normal host and a port."""
+        return [egress.split(entry.strip()) for entry in self.vault_reachable.split(",") if entry.strip()]
+
+    @field_validator("vault_reachable")
+    @classmethod
+    def _exact_targets(cls, text: str) -> str:
+        for entry in filter(None, map(str.strip, text.split(","))):
+            try:
+                egress.split(entry)
+            except egress.BadHost as error:
+                raise ValueError(f"{entry} is no host:port: {error}") from None
+        return text
 
     @field_validator("data_dir")
     @classmethod

@@ -17,6 +17,7 @@ AGENT_LIMIT: Final = 12 * MEGABYTE
 """Agents carry up to 10 MB of files."""
 SESSION_LIMIT: Final = 80 * MEGABYTE
 """Sessions may come with ten attachments."""
+IN_THREAD: Final = 256 * 1024
 CHUNK_TIMEOUT: Final = 30.0
 """Seconds a client may be silent while it sends a body."""
 
@@ -70,6 +71,11 @@ def parse(body: bytes, model: type[Model]) -> Model:
         if problems[0].code == "json_invalid":
             raise HTTPException(400, "invalid json") from None
         raise Invalid(problems) from None
+
+
+async def parse_long(body: bytes, model: type[Model]) -> Model:
+    """The same for a body that may be long: then in a thread, as it would hold up everything else."""
+    return await asyncio.to_thread(parse, body, model) if len(body) > IN_THREAD else parse(body, model)
 
 
 def documented(model: type[Body], *, required: bool = True) -> dict[str, Any]:

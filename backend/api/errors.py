@@ -11,12 +11,37 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from backend.domain.problems import Problem
-from backend.services.errors import Conflict, Invalid, NotFound, ServiceError, Unavailable
+from backend.services.errors import (
+    Conflict,
+    Ended,
+    HarnessFailed,
+    Invalid,
+    NotFound,
+    ServiceError,
+    TookTooLong,
+    Unavailable,
+)
 
 MAX_ISSUES: Final = 100
 
-_CODES: Final = {401: "UNAUTHORIZED", 404: "NOT_FOUND", 409: "CONFLICT", 502: "UNAVAILABLE", 503: "UNAVAILABLE"}
-_STATUSES: Final[dict[type[ServiceError], int]] = {Invalid: 400, NotFound: 404, Conflict: 409, Unavailable: 503}
+_CODES: Final = {
+    401: "UNAUTHORIZED",
+    404: "NOT_FOUND",
+    409: "CONFLICT",
+    410: "CONFLICT",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "UNAVAILABLE",
+}
+_STATUSES: Final[dict[type[ServiceError], int]] = {
+    Invalid: 400,
+    NotFound: 404,
+    Conflict: 409,
+    Ended: 410,
+    HarnessFailed: 502,
+    Unavailable: 503,
+    TookTooLong: 504,
+}
 
 
 def refusal(

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from backend.api.context import services_of
-from backend.api.models import Health, Readiness
+from backend.api.models import Health, Readiness, Welcome
 from backend.services.container import Services
 from backend.store import stats
 
@@ -16,6 +16,23 @@ logger = logging.getLogger(__name__)
 READY_TIMEOUT = 5.0
 
 router = APIRouter(tags=["health"])
+
+
+@router.get("/", responses={200: {"model": Welcome}})
+async def welcome(request: Request) -> Response:
+    """What this is, for whoever opens the address in a browser."""
+    return JSONResponse(
+        {
+            "name": request.app.title,
+            "about": "Runs coding agents in sandboxes. The console `lapconsole` and the command `lap` work on it; "
+            "it has no pages of its own.",
+            "version": request.app.version,
+            "api": "/api/v1/managed_agents",
+            "authorization": "Bearer <master key>",
+            "documentation": "/openapi.json",
+            "health": "/healthz",
+        }
+    )
 
 
 @router.get("/healthz", responses={200: {"model": Health}})

@@ -1,12 +1,14 @@
 """Shapes of requests and responses. Response models only document: routes build their JSON from rows directly."""
 
+import base64
+import binascii
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from backend.api.bodies import Body
-from backend.domain import memory, skills
+from backend.domain import memory, messages, skills
 from backend.domain.agents import DEFAULT_BRANCH, DEFAULT_HARNESS
 from backend.domain.files import DEFAULT_CONTENT_TYPE
 from backend.domain.phases import DETAIL_LIMIT
@@ -58,6 +60,10 @@ class AgentFields(Body):
     mcp_servers: Lines
     allow_out: Lines
     deny_out: Lines
+    env_var_hosts: Annotated[dict[str, Annotated[list[NotEmpty], Field(max_length=100)]], Field(default_factory=dict)]
+    """The only hosts that may get a credential, by its name; one that is not named may go to any allowed host."""
+    env_var_plain: Lines
+    """Names in `env_vars` that are no credentials: the agent sees their values."""
     sandbox_files: Annotated[list[SandboxFileSpec], Field(default_factory=list)]
     env_vars: Annotated[dict[str, str], Field(default_factory=dict)]
     recording: bool = False
@@ -83,16 +89,61 @@ class AgentPatch(AgentFields):
     harness_image: Line = ""
 
 
+def _base64(content: str) -> str:
+    if not messages.attachment_fits(content):
+        raise PydanticCustomError("too_large", f"attachment exceeds {messages.ATTACHMENT_BYTES} bytes")
+    try:
+        base64.b64decode(content, validate=True)
+    except (binascii.Error, ValueError):
+        raise PydanticCustomError("not_base64", "must be base64") from None
+    return content
+
+
+def _typed(part: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(part.get("type"), str):
+        raise PydanticCustomError("no_type", "a part must have a type")
+    if part["type"] == "text" and not isinstance(part.get("text"), str):
+        raise PydanticCustomError("no_text", "a part of type text must have a text")
+    return part
+
+
+class Attachment(Body):
+    """An image that goes with a message; `base64` is its content, at most 5 MiB of it."""
+
+    name: Annotated[Line, Field(max_length=255)] = ""
+    mime_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
+    base64: Annotated[str, Field(min_length=1), AfterValidator(_base64)]
+
+    def part(self) -> dict[str, Any]:
+        """As the harness takes it."""
+        return messages.image(self.mime_type, self.base64)
+
+
+Attachments = Annotated[list[Attachment], Field(max_length=messages.MAX_ATTACHMENTS, default_factory=list)]
+MessagePart = Annotated[dict[str, Any], AfterValidator(_typed)]
+
+
 class SessionCreate(Body):
     """LAP REST 3.1."""
 
     title: Annotated[Line, Field(max_length=TITLE_LIMIT)] = ""
     initial_prompt: Annotated[Long, Field(max_length=INITIAL_PROMPT_LIMIT)] = ""
+    initial_attachments: Attachments
     env_vars: Annotated[dict[str, str], Field(default_factory=dict)]
     recording: bool = False
     """Record this session's terminal, or not; absent: as its agent says."""
     skill_ids: Annotated[list[NotEmpty], Field(max_length=skills.MAX_PER_SESSION, default_factory=list)]
     """Skills of the library for this session only."""
+
+
+class MessageCreate(Body):
+    """LAP REST 3.7: `attachments` go with `text`; without them `parts`, if there are any, are said instead of it."""
+
+    text: Long = ""
+    parts: Annotated[list[MessagePart], Field(max_length=messages.MAX_PARTS, default_factory=list)]
+    attachments: Attachments
+    if_busy: Literal["wait", "refuse"] = "wait"
+    """What to do while another message is being answered."""
 
 
 class PhaseReport(Body):
@@ -190,6 +241,8 @@ class ApiAgent(BaseModel):
     attached_skill_ids: list[str]
     allow_out: list[str]
     deny_out: list[str]
+    env_var_hosts: dict[str, list[str]]
+    env_var_plain: list[str]
     sandbox_files: list[SandboxFileSpec]
     recording: bool
     preload_memory_limit: int
@@ -266,6 +319,32 @@ class Attached(BaseModel):
     since: str | None
 
 
+class Activity(BaseModel):
+    """What a session's agent is doing; `since` is when that began, `message` what is asked, worked on or was said.
+
+    An agent whose process has ended is idle, with the reason exited or crashed. A reason of null with the state
+    waiting_for_input: its program only rang the bell, or sent a notification.
+    """
+
+    state: Literal["working", "waiting_for_input", "idle", "unknown"]
+    since: str
+    reason: (
+        Literal["permission", "question", "turn_finished", "crashed", "exited", "error", "interrupted", "started"]
+        | None
+    )
+    message: str | None
+
+
+class Finding(BaseModel):
+    """Something wrong with a session. `evidence` are lines that show it."""
+
+    code: str
+    severity: Literal["high", "med", "info"]
+    message: str
+    recommended_action: str
+    evidence: list[str] | None = None
+
+
 class ApiSession(BaseModel):
     """A session (seed 001)."""
 
@@ -298,8 +377,46 @@ class ApiSession(BaseModel):
     viewers: int
     attached: list[Attached]
     terminal: TerminalState | None
+    activity: Activity | None
+    issues: list[Finding]
     recording: bool
     skill_ids: list[str]
+    warnings: list[str]
+
+
+class MessageReply(BaseModel):
+    """The agent's answer, as its harness gives it; `info.error` tells that the agent failed or was interrupted."""
+
+    info: dict[str, Any]
+    parts: list[dict[str, Any]]
+
+
+class TerminalInstead(BaseModel):
+    """What a session answers whose harness has a terminal."""
+
+    text: str
+
+
+class SpokenMessage(MessageReply):
+    """What the user or the agent said; `info` has `id`, `sessionID`, `role` and `time`."""
+
+
+class LogEntry(BaseModel):
+    """One thing that happened in a session."""
+
+    id: str
+    kind: Literal["created", "user", "thinking", "tool", "response", "assistant", "recovered", "ended"]
+    at: str
+    title: str
+    detail: str = ""
+    meta: str = ""
+    status: str = ""
+
+
+class Aborted(BaseModel):
+    """The agent was told to stop."""
+
+    ok: bool
 
 
 class Cursor(BaseModel):
@@ -322,9 +439,7 @@ class ScreenCells(BaseModel):
 
 
 class CreatedSession(ApiSession):
-    """A session just created; `warnings` names what was asked for and is not done."""
-
-    warnings: list[str]
+    """A session just created; its `warnings` also name what was asked for and is not done."""
 
 
 class EndedSession(BaseModel):
@@ -416,6 +531,18 @@ class ApiMemory(BaseModel):
     updated_at: str
 
 
+class Welcome(BaseModel):
+    """What answers here, and where the rest is."""
+
+    name: str
+    about: str
+    version: str
+    api: str
+    authorization: str
+    documentation: str
+    health: str
+
+
 class Health(BaseModel):
     """The platform answers."""
 
@@ -466,6 +593,41 @@ class PoolStats(BaseModel):
     counts: PoolCounts
     by_agent: list[PoolOfAgent]
     failing: list[FailingPool]
+
+
+class PooledSandbox(BaseModel):
+    """One sandbox of the pool; `expires_at` is when a warm one is replaced by a fresh one."""
+
+    id: str
+    agent_id: str
+    agent_name: str | None
+    status: Literal["provisioning", "warm", "dead"]
+    sandbox: str
+    failure_reason: str | None
+    created_at: str
+    ready_at: str | None
+    expires_at: str | None
+
+
+class PooledSandboxes(BaseModel):
+    """Every sandbox of the pool, oldest first."""
+
+    data: list[PooledSandbox]
+
+
+class PoolPass(BaseModel):
+    """What one pass over the pool did: sandboxes it began to make, removed, found broken, and could not see to."""
+
+    provisioned: int
+    recycled: int
+    stale: int
+    errors: int
+
+
+class PoolFlushed(BaseModel):
+    """How many sandboxes go."""
+
+    flushed: int
 
 
 class SessionCounts(BaseModel):
@@ -525,6 +687,75 @@ class AdminStats(BaseModel):
     agents: AgentTotal
     runtime: Runtime
     workers: list[Worker]
+
+
+class SessionDiagnosis(BaseModel):
+    """What is known of a session (seed 000, LAP REST 5.1). A part that could not be had says why in its `error`."""
+
+    session: dict[str, Any]
+    agent: dict[str, Any] | None
+    pod: dict[str, Any]
+    sandbox_cr: dict[str, Any]
+    service: dict[str, Any]
+    pod_logs_tail: dict[str, Any]
+    node: dict[str, Any]
+    image_cache: dict[str, Any]
+    warm_pool: dict[str, int]
+    harness_probe: dict[str, Any] | None
+    events: list[dict[str, Any]]
+    harness: dict[str, Any] | None
+    detected_issues: list[Finding]
+    hints: list[Finding]
+    notes: dict[str, str]
+
+
+class DiagnosedSession(BaseModel):
+    """What is wrong with one session of the fleet."""
+
+    session_id: str
+    agent_id: str
+    agent_name: str | None
+    status: str
+    phase: str | None
+    detected_issues: list[Finding]
+    hints: list[Finding]
+
+
+class FleetDiagnosis(BaseModel):
+    """What is wrong with all sessions; `counts` says with how many each code is."""
+
+    data: list[DiagnosedSession]
+    counts: dict[str, int]
+    checked_at: str
+    elapsed_ms: int
+
+
+class Fingerprint(BaseModel):
+    """A stub, which credential it stands for, and the last characters of that."""
+
+    stub: str
+    credential: str | None
+    real_tail: str
+
+
+class Interception(BaseModel):
+    """Something the vault has seen; `count` times since it was last told."""
+
+    id: int
+    timestamp: str
+    session_id: str | None
+    kind: Literal["swapped", "blocked", "missed"]
+    method: str
+    host: str
+    port: int
+    path: str
+    rule: str
+    count: int
+    stubs_swapped: list[str]
+    stubs_missed: list[str]
+    real_value_fingerprint: list[Fingerprint]
+    blocked: bool = False
+    """Present only when it is true."""
 
 
 class Issue(BaseModel):

@@ -1,6 +1,7 @@
 """Routes of sessions (LAP REST 3)."""
 
 import hmac
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -18,6 +19,7 @@ from backend.domain.sessions import DEAD
 from backend.services.errors import Invalid, Unavailable
 from backend.services.sessions import MAX_SCROLLBACK
 from backend.store import sessions
+from backend.store.database import Row
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
@@ -28,7 +30,8 @@ DEFAULT_LOG_SECONDS, MAX_LOG_SECONDS = 600, 3_600
 SCREEN_TYPES = {"text": "text/plain; charset=utf-8", "cells": "application/json", "svg": "image/svg+xml"}
 CAST_TYPE = "application/x-asciicast"
 
-NO_MESSAGES = "initial_prompt was not sent: this version of the platform sends messages to terminal harnesses only"
+NO_IMAGES = "initial_attachments were not sent: the agent's harness has a terminal and takes no attachments"
+NO_ROOM = "initial_attachments were not sent: too many others wait for their sessions to be ready"
 NOT_TO_THIS_PROGRAM = "initial_prompt was not sent: {} replaces the harness's program, which might not take it"
 NO_RECORDING = "nothing will be recorded: the agent's harness has no terminal"
 
@@ -44,7 +47,8 @@ creation = APIRouter(prefix="/api/v1/managed_agents/agents", tags=["sessions"])
 async def create(request: Request, agent_id: str) -> Response:
     """Create a session, which starts a sandbox. Answers at once, with status `creating`."""
     body = await bodies.read_bytes(request, bodies.SESSION_LIMIT)
-    wanted = bodies.parse(body or b"{}", SessionCreate)
+    wanted = await bodies.parse_long(body or b"{}", SessionCreate)
+    images = [attachment.part() for attachment in wanted.initial_attachments]
     if problems := env_vars.problems(wanted.env_vars):
         raise Invalid(problems)
     row = await services_of(request).sessions.create(
@@ -54,11 +58,15 @@ async def create(request: Request, agent_id: str) -> Response:
         initial_prompt=wanted.initial_prompt or None,
         recording=wanted.given().get("recording"),
         skill_ids=wanted.skill_ids,
+        attachments=images,
     )
-    warnings = []
-    if wanted.initial_prompt and not supports_tui(row["harness_id"]):
-        warnings.append(NO_MESSAGES)
-    elif wanted.initial_prompt and row["harness_id"] in services_of(request).settings.harness_commands:
+    warnings = list(row["warnings"])
+    tui = supports_tui(row["harness_id"])
+    if images and tui:
+        warnings.append(NO_IMAGES)
+    elif images and not services_of(request).messages.hold(row["id"], wanted.initial_prompt, images):
+        warnings.append(NO_ROOM)
+    if wanted.initial_prompt and tui and row["harness_id"] in services_of(request).settings.harness_commands:
         variable = f"LAP_HARNESS_COMMAND_{row['harness_id'].replace('-', '_').upper()}"
         warnings.append(NOT_TO_THIS_PROGRAM.format(variable))
     if row["recording"] and not supports_tui(row["harness_id"]):
@@ -91,8 +99,9 @@ async def page(
 
 @router.get("/{session_id}", responses={200: {"model": ApiSession}, **documented_refusals(404)})
 async def get(request: Request, session_id: str) -> Response:
-    """One session."""
-    return JSONResponse(session_json(request, await services_of(request).sessions.get(session_id)))
+    """One session, with the whole `response`: lists and events cut a long one, and say so with `truncated`."""
+    row = await services_of(request).sessions.get(session_id)
+    return JSONResponse(session_json(request, row) | await _whole_response(request, row))
 
 
 @router.delete("/{session_id}", responses={200: {"model": EndedSession}, **documented_refusals(404)})
@@ -111,12 +120,15 @@ async def stop(request: Request, session_id: str) -> Response:
 
 @router.post("/{session_id}/restart", responses={200: {"model": ApiSession}, **documented_refusals(404, 409, 502)})
 async def restart(request: Request, session_id: str) -> Response:
-    """Give a settled session a new sandbox; answers once it is ready. Its own `env_vars` are not kept."""
+    """Give a settled session a new sandbox; answers once it is ready and has been told what was said before.
+
+    `warnings` says what is not as it was: the session's own `env_vars` are not kept.
+    """
     try:
-        row = await services_of(request).sessions.restart(session_id)
+        row = await services_of(request).messages.restart(session_id)
     except Unavailable as error:
         return refusal(502, str(error))
-    return JSONResponse(session_json(request, row))
+    return JSONResponse(session_json(request, row) | await _whole_response(request, row))
 
 
 @router.get(
@@ -181,6 +193,14 @@ async def recording(request: Request, session_id: str) -> Response:
     except Unavailable as error:
         return refusal(502, str(error))
     return Passed(download, CAST_TYPE, {"content-disposition": f'attachment; filename="{session_id}.cast"'})
+
+
+async def _whole_response(request: Request, row: Row) -> dict[str, Any]:
+    """`response` as it is, where the row has only its beginning."""
+    if not row["response"] or not row["response"].get("truncated"):
+        return {}
+    full = await services_of(request).messages.full_response(row["id"])
+    return {"response": full} if full else {}
 
 
 @router.post("/{session_id}/phase", openapi_extra=bodies.documented(PhaseReport))

@@ -38,8 +38,8 @@ def terminal(told: Any) -> dict[str, Any] | None:
     if not isinstance(told, Mapping):
         return None
     return {
-        "title": _text(told.get("title"), TITLE_LIMIT),
-        "bell_at": _moment(told.get("bell_at")),
+        "title": line(told.get("title"), TITLE_LIMIT),
+        "bell_at": moment(told.get("bell_at")),
         "notification": _notification(told.get("notification")),
         "progress": _progress(told.get("progress")),
         "agent_state": _agent_state(told.get("agent_state")),
@@ -52,9 +52,9 @@ def attached(told: Any) -> list[dict[str, Any]] | None:
         return None
     return [
         {
-            "name": _text(viewer.get("name"), WORD_LIMIT),
+            "name": line(viewer.get("name"), WORD_LIMIT),
             "mode": _known(viewer.get("mode"), MODES) or "watch",
-            "since": _moment(viewer.get("since")),
+            "since": moment(viewer.get("since")),
         }
         for viewer in told[:ATTACHED_LIMIT]
         if isinstance(viewer, Mapping)
@@ -77,9 +77,9 @@ def _notification(told: Any) -> dict[str, Any] | None:
     if not isinstance(told, Mapping):
         return None
     return {
-        "title": _text(told.get("title"), TITLE_LIMIT),
-        "body": _text(told.get("body"), BODY_LIMIT),
-        "at": _moment(told.get("at")),
+        "title": line(told.get("title"), TITLE_LIMIT),
+        "body": line(told.get("body"), BODY_LIMIT),
+        "at": moment(told.get("at")),
     }
 
 
@@ -96,15 +96,16 @@ def _agent_state(told: Any) -> dict[str, Any] | None:
         return None
     return {
         "state": state,
-        "app": _text(told.get("app"), WORD_LIMIT),
-        "kind": _text(told.get("kind"), WORD_LIMIT),
-        "title": _text(told.get("title"), TITLE_LIMIT),
-        "message": _text(told.get("message"), BODY_LIMIT),
-        "at": _moment(told.get("at")),
+        "app": line(told.get("app"), WORD_LIMIT),
+        "kind": line(told.get("kind"), WORD_LIMIT),
+        "title": line(told.get("title"), TITLE_LIMIT),
+        "message": line(told.get("message"), BODY_LIMIT),
+        "at": moment(told.get("at")),
     }
 
 
-def _text(told: Any, limit: int) -> str:
+def line(told: Any, limit: int) -> str:
+    """A text as one line of at most `limit` characters that cannot drive a terminal; "" for anything else."""
     if not isinstance(told, str):
         return ""
     return _CONTROLS.sub("", _BREAKS.sub(" ", told)).strip()[:limit]
@@ -114,7 +115,7 @@ def _known(told: Any, names: frozenset[str]) -> str | None:
     return told if isinstance(told, str) and told in names else None
 
 
-def _moment(told: Any) -> str | None:
+def moment(told: Any) -> str | None:
     """A time in the stored form, whatever form the harness gave it."""
     if not isinstance(told, str):
         return None

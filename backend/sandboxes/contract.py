@@ -1,6 +1,6 @@
 """What every sandbox driver promises to the services, whatever runs the sandboxes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -47,6 +47,18 @@ class Rescue:
     """Where the copy goes (0600), in place of what is there."""
     max_bytes: int
     """More than this of it is not copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What is known of one sandbox, as JSON in the shapes of the diagnose answer (LAP REST 5.1)."""
+
+    pod: Mapping[str, Any]
+    sandbox_cr: Mapping[str, Any]
+    service: Mapping[str, Any]
+    node: Mapping[str, Any]
+    events: Sequence[Mapping[str, Any]] = ()
+    """What the cluster told of the sandbox lately: {"reason", "message", "at"}."""
 
 
 class SandboxState(StrEnum):
@@ -97,6 +109,10 @@ class SandboxDriver(Protocol):
 
         `tail_lines` is clamped to 1..10_000; `since_seconds` leaves out what is older.
         """
+        ...
+
+    async def inspect(self, name: str) -> Inspection:
+        """What is known of a sandbox now, also of one that is gone; never raises, parts not known have an "error"."""
         ...
 
     async def list(self) -> list[str]:

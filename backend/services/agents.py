@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from backend.domain import agents as rules
-from backend.domain import clock, env_vars, files, hosts, repositories
+from backend.domain import clock, egress, env_vars, files, hosts, repositories
 from backend.domain.memory import DEFAULT_PRELOAD
 from backend.domain.problems import Problem
 from backend.services import skills
@@ -40,7 +40,7 @@ class AgentsService:
         row = {name: values.get(name, default) for name, default in _NEW_AGENT.items()}
         env: Mapping[str, str] = row["env_vars"]
         _trim_hosts(row)
-        _refuse([*_problems(row), *_mask_problems(env, stored=())])
+        _refuse([*_problems(row), *_mask_problems(env, stored=()), *_scope_problems(row)])
         row |= {"id": str(uuid.uuid4()), "created_at": clock.now(), "env_vars": self._encrypted(env)}
         async with self._database.begin() as tx:
             row["prompt"] = await skills.attached(tx, row["prompt"], values.get("skill_ids", ()))
@@ -68,6 +68,8 @@ class AgentsService:
                 raise agent_not_found(agent_id)
             if "env_vars" in row:
                 row["env_vars"] = self._merged(row["env_vars"], stored["env_vars"])
+            _follow_env(row, stored)
+            _refuse(_scope_problems({**stored, **row}))
             changed = {name: value for name, value in row.items() if value != stored[name]}
             if not changed:
                 return stored
@@ -121,6 +123,8 @@ _NEW_AGENT: Mapping[str, Any] = {
     "env_vars": {},
     "allow_out": [],
     "deny_out": [],
+    "env_var_hosts": {},
+    "env_var_plain": [],
     "sandbox_files": [],
     "recording": False,
     "preload_memory_limit": DEFAULT_PRELOAD,
@@ -144,6 +148,12 @@ def _problems(row: Mapping[str, Any]) -> list[Problem]:
             for index, entry in enumerate(row.get(name, ()))
             if (reason := hosts.problem(entry))
         ]
+    found += [
+        Problem(("env_var_hosts", name, index), reason)
+        for name, entries in row.get("env_var_hosts", {}).items()
+        for index, entry in enumerate(entries)
+        if (reason := hosts.problem(entry))
+    ]
     found += env_vars.problems(row.get("env_vars", {}))
     found += files.problems([files.SandboxFile.from_json(file) for file in row.get("sandbox_files", ())])
     return found
@@ -157,6 +167,36 @@ def _mask_problems(env: Mapping[str, str], stored: Collection[str]) -> list[Prob
     ]
 
 
+def _follow_env(row: dict[str, Any], stored: Mapping[str, Any]) -> None:
+    """What is said of a variable goes with it."""
+    if "env_vars" not in row:
+        return
+    if "env_var_hosts" not in row:
+        row["env_var_hosts"] = {k: each for k, each in stored["env_var_hosts"].items() if k in row["env_vars"]}
+    if "env_var_plain" not in row:
+        row["env_var_plain"] = [name for name in stored["env_var_plain"] if name in row["env_vars"]]
+
+
+def _scope_problems(row: Mapping[str, Any]) -> list[Problem]:
+    """Hosts of credentials must fit the whole agent (LAP harness 5.3)."""
+    found = [
+        Problem((field, name), f"{field}: '{name}' is not a defined env var", "unknown")
+        for field in ("env_var_hosts", "env_var_plain")
+        for name in row[field]
+        if name not in row["env_vars"]
+    ]
+    return found + [
+        Problem(
+            ("env_var_hosts", name, index),
+            f"env_var_hosts: host '{entry}' for '{name}' is not in the agent's allowed hosts",
+            "not_allowed",
+        )
+        for name, entries in row["env_var_hosts"].items()
+        for index, entry in enumerate(entries)
+        if hosts.problem(entry) is None and not egress.covered(entry, row["allow_out"])
+    ]
+
+
 def _refuse(problems: list[Problem]) -> None:
     if problems:
         raise Invalid(problems)
@@ -166,3 +206,5 @@ def _trim_hosts(row: dict[str, Any]) -> None:
     for name in ("allow_out", "deny_out"):
         if name in row:
             row[name] = [entry.strip() for entry in row[name]]
+    if "env_var_hosts" in row:
+        row["env_var_hosts"] = {k: [entry.strip() for entry in each] for k, each in row["env_var_hosts"].items()}

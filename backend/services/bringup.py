@@ -10,6 +10,7 @@ from typing import Any
 
 from backend.domain import clock, env_vars, phases, sessions
 from backend.sandboxes.contract import Sandbox, SandboxDriver, SandboxError, SandboxSpec, SandboxState
+from backend.services.errors import VaultError
 from backend.services.harness_client import HarnessClient, HarnessState, HarnessUnreachable
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,15 @@ Write = Callable[[Mapping[str, Any], str], Awaitable[bool]]
 """Writes values to the row and an event of the given type if the row still belongs to this bring-up."""
 
 
+Seal = Callable[[str, str, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+"""Makes of a hand-over what the sandbox of that name, of that agent, may see of it. Raises VaultError."""
+
+
+async def unsealed(_sandbox: str, _agent_id: str, hand_over: Mapping[str, Any]) -> Mapping[str, Any]:
+    """All of it: where there is no vault."""
+    return hand_over
+
+
 class BringUp:
     """One attempt to bring up one session."""
 
@@ -73,8 +83,11 @@ class BringUp:
         write: Write,
         timeouts: Mapping[str, float],
         total_seconds: float,
+        seal: Seal = unsealed,
     ) -> None:
         self._launch = launch
+        self._hand_over = launch.hand_over
+        self._seal = seal
         self._driver = driver
         self._harness = harness
         self._write = write
@@ -90,6 +103,7 @@ class BringUp:
             async with asyncio.timeout(self._total_seconds):
                 if self._launch.warm and await self._take_warm(self._launch.warm):
                     return self._launch.warm.sandbox
+                await self._seal_hand_over()
                 sandbox = self._launch.adopt or await self._create()
                 await self._while_alive(self._set_up(sandbox))
         except TimeoutError as error:
@@ -106,7 +120,7 @@ class BringUp:
         except HarnessUnreachable as error:
             reason = str(error)
         if reason is None:
-            await self._be_ready(warm.harness_session_id)
+            await self._be_ready(state.session or warm.harness_session_id)
             return True
         logger.warning("session %s: warm sandbox %s: %s", self._launch.session_id, warm.sandbox.name, reason)
         await self._update({"task_arn": self._launch.sandbox_name, "sandbox_url": None, "isolation": None})
@@ -128,6 +142,14 @@ class BringUp:
             "session.ready",
         )
 
+    async def _seal_hand_over(self) -> None:
+        launch = self._launch
+        name = launch.adopt.name if launch.adopt else launch.sandbox_name
+        try:
+            self._hand_over = await self._seal(name, launch.agent_id, launch.hand_over)
+        except VaultError as error:
+            raise BringUpFailed(str(error)) from error
+
     async def _create(self) -> Sandbox:
         launch = self._launch
         async with self._in_phase("creating_sandbox"):
@@ -139,7 +161,7 @@ class BringUp:
                         agent_id=launch.agent_id,
                         harness_id=launch.harness_id,
                         token=launch.token,
-                        env=_network_environment(),
+                        env=_network_environment(self._hand_over["env"]),
                     )
                 )
             except SandboxError as error:
@@ -152,24 +174,24 @@ class BringUp:
             while await self._driver.state(sandbox.name) is SandboxState.PENDING:
                 await asyncio.sleep(PROBE_INTERVAL)
         await self._enter("pod_running")
-        if self._launch.hand_over.get("files"):
+        if self._hand_over.get("files"):
             # The files travel in the hand-over and are written before the agent starts; the phase says they are next.
-            await self._enter("injecting_files", f"{len(self._launch.hand_over['files'])} files")
+            await self._enter("injecting_files", f"{len(self._hand_over['files'])} files")
         async with self._in_phase("waiting_harness"):
             while not await self._harness.healthy(sandbox.url):
                 await asyncio.sleep(PROBE_INTERVAL)
         try:
             async with self._in_phase("harness_ready"):
                 harness_session_id = await self._harness.open_session(
-                    sandbox.url, self._launch.token, dict(self._launch.hand_over)
+                    sandbox.url, self._launch.token, dict(self._hand_over)
                 )
-            await self._follow(sandbox)
+            state = await self._follow(sandbox)
         except HarnessUnreachable as error:
             raise BringUpFailed(f"{error}. {await self._last_words()}") from error
-        await self._be_ready(harness_session_id)
+        await self._be_ready(state.session or harness_session_id)
 
-    async def _follow(self, sandbox: Sandbox) -> None:
-        """Pass on the phases the harness reports until its set-up is done."""
+    async def _follow(self, sandbox: Sandbox) -> HarnessState:
+        """Pass on the phases the harness reports until its set-up is done; its state then."""
         loop = asyncio.get_running_loop()
         limit = self._limit(self._phase)
         seen = 0
@@ -186,7 +208,7 @@ class BringUp:
                             deadline.reschedule(loop.time() + limit)
                     seen = len(state.phases)
                     if _done(state):
-                        return
+                        return state
                     await self._note_detail(state.detail)
         except TimeoutError as error:
             raise BringUpFailed(await self._too_long(self._phase, limit)) from error
@@ -252,9 +274,12 @@ class BringUp:
         return f"Last lines of its log:\n{log.strip()}" if log.strip() else "Its log is empty."
 
 
-def _network_environment() -> dict[str, str]:
-    """The platform's own proxy and certificate settings: what set-up fetches goes the same way out."""
-    return {name: value for name, value in os.environ.items() if name in env_vars.NETWORK or name.startswith("UV_")}
+def _network_environment(own: Mapping[str, str]) -> dict[str, str]:
+    """The platform's own proxy and certificate settings, for what set-up fetches, unless the sandbox has its `own`."""
+    names = {name for name in os.environ if name in env_vars.NETWORK or name.startswith("UV_")}
+    if "HTTPS_PROXY" in own:  # all there is to say of proxies is said
+        names -= {name for name in names if name.lower().endswith("_proxy")} | {"SSL_CERT_DIR"}
+    return {name: os.environ[name] for name in names if name not in own}
 
 
 def _done(state: HarnessState) -> bool:

@@ -8,15 +8,19 @@ from backend.sandboxes.contract import SandboxDriver
 from backend.sandboxes.local.driver import LocalDriver
 from backend.sandboxes.local.limits import Limits
 from backend.services.agents import AgentsService
+from backend.services.bringup import unsealed
+from backend.services.diagnosis import Diagnosis
 from backend.services.events import EventFeed
 from backend.services.harness_client import HarnessClient
 from backend.services.leases import Leases, holder_of
 from backend.services.memory import MemoryService
+from backend.services.messages import MessagesService
 from backend.services.metrics import Metrics
 from backend.services.reconciler import LEASE_TICKS, Reconciler
 from backend.services.recordings import Recordings
 from backend.services.sessions import SessionsService
 from backend.services.skills import SkillsService
+from backend.services.vault import Guarded, VaultService
 from backend.services.warm_pool import WarmPool
 from backend.settings import Settings
 from backend.store.database import Database
@@ -33,11 +37,15 @@ class Services:
     feed: EventFeed
     agents: AgentsService
     sessions: SessionsService
+    messages: MessagesService
     memory: MemoryService
     skills: SkillsService
     metrics: Metrics
     pool: WarmPool
     reconciler: Reconciler
+    diagnosis: Diagnosis
+    vault: VaultService | None
+    """None when it is off, or sandboxes are not on this machine."""
 
 
 @asynccontextmanager
@@ -51,11 +59,19 @@ async def open_services(settings: Settings, driver: SandboxDriver | None = None)
         database = await Database.open(settings.database_path)
         stack.push_async_callback(database.close)
         feed = EventFeed(database)
-        driver = driver or LocalDriver(settings.data_dir, limits=_limits(settings))
+        cipher = Cipher(settings.encryption_key_value)
+        vault: VaultService | None = None
+        if driver is None:
+            driver = LocalDriver(settings.data_dir, limits=_limits(settings))
+            if settings.vault == "on":
+                vault = VaultService(database, cipher, settings)
+                driver = Guarded(driver, vault)
+                vault.start()
+                stack.push_async_callback(vault.aclose)
         stack.push_async_callback(driver.close)
+        seal = vault.seal if vault else unsealed
         harness = HarnessClient()
         stack.push_async_callback(harness.aclose)
-        cipher = Cipher(settings.encryption_key_value)
         recordings = Recordings(
             settings.data_dir, max_mb=settings.recording_max_mb, kept_mb=settings.recordings_kept_mb
         )
@@ -64,20 +80,41 @@ async def open_services(settings: Settings, driver: SandboxDriver | None = None)
         leases = Leases(database, holder_of(settings.data_dir), LEASE_TICKS * interval)
         await leases.announce()
         stack.push_async_callback(leases.release)
-        sessions = SessionsService(database, cipher, driver, harness, recordings, leases, settings)
+        sessions = SessionsService(database, cipher, driver, harness, recordings, leases, settings, seal)
         stack.push_async_callback(sessions.aclose)
+        messages = MessagesService(database, cipher, harness, sessions, feed, settings)
+        stack.push_async_callback(messages.aclose)
         agents = AgentsService(database, cipher, sessions, recordings)
         await sessions.resume()
+        await messages.resume()
         pool = WarmPool(
-            database, cipher, driver, harness, leases, metrics, settings, hand_over=sessions.common_hand_over
+            database, cipher, driver, harness, leases, metrics, settings, hand_over=sessions.common_hand_over, seal=seal
         )
         pool.start()
         stack.push_async_callback(pool.aclose)
         reconciler = Reconciler(database, driver, sessions, pool, leases, metrics, interval)
         reconciler.start()
         stack.push_async_callback(reconciler.aclose)
+        diagnosis = Diagnosis(database, driver, harness, sessions, leases, settings)
+        diagnosis.start()
+        stack.push_async_callback(diagnosis.aclose)
         memory, skills = MemoryService(database), SkillsService(database)
-        yield Services(settings, database, driver, feed, agents, sessions, memory, skills, metrics, pool, reconciler)
+        yield Services(
+            settings,
+            database,
+            driver,
+            feed,
+            agents,
+            sessions,
+            messages,
+            memory,
+            skills,
+            metrics,
+            pool,
+            reconciler,
+            diagnosis,
+            vault,
+        )
 
 
 def _limits(settings: Settings) -> Limits:

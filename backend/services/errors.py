@@ -21,6 +21,18 @@ class Unavailable(ServiceError):
     """Something the platform needs for this does not answer, or is not configured."""
 
 
+class HarnessFailed(ServiceError):
+    """The sandbox of a session did not do what it was asked."""
+
+
+class Ended(ServiceError):
+    """The session is over."""
+
+
+class TookTooLong(ServiceError):
+    """It did not happen within the time there is for it."""
+
+
 class Invalid(ServiceError):
     """The request breaks rules: all of them are in `problems`, none of which repeats a value."""
 
@@ -37,3 +49,7 @@ def agent_not_found(agent_id: str) -> NotFound:
 def session_not_found(session_id: str) -> NotFound:
     """With the text of LAP REST 1.2."""
     return NotFound(f"session {session_id} not found")
+
+
+class VaultError(Exception):
+    """The vault does not do what a sandbox needs; the text says why and what to do."""

@@ -1,6 +1,7 @@
 """Talks to the harness program of one sandbox (wire contract: backend/harness/server.py)."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from backend.domain import terminal
+from backend.domain import activity, terminal
 
 PROBE_TIMEOUT = 3.0
 HAND_OVER_TIMEOUT = 60.0
@@ -41,7 +42,8 @@ class PhaseReport:
 class HarnessState:
     """One frame of /watch. `setup` is waiting, running, done or failed; `failure` says why it failed.
 
-    `terminal` and `attached` are as in domain.terminal, None when the harness does not tell.
+    `terminal` and `attached` are as in domain.terminal, `activity` as in domain.activity; None when the harness does
+    not tell.
     """
 
     setup: str = "waiting"
@@ -52,6 +54,9 @@ class HarnessState:
     agent: dict[str, Any] = field(default_factory=dict)
     terminal: dict[str, Any] | None = None
     attached: list[dict[str, Any]] | None = None
+    activity: dict[str, Any] | None = None
+    session: str | None = None
+    """The id by which the agent's server knows the session, once the set-up is done; None for a terminal."""
 
     @property
     def works(self) -> bool:
@@ -77,6 +82,8 @@ class HarnessState:
             agent=data.get("agent") or {},
             terminal=terminal.terminal(data.get("terminal")),
             attached=terminal.attached(data.get("attached")),
+            activity=activity.shown(data.get("activity")),
+            session=_session_id(data.get("session")),
         )
 
 
@@ -170,6 +177,11 @@ class HarnessClient:
                 yield _states(response)
         except httpx.HTTPError as error:
             raise HarnessUnreachable(f"the link to the harness broke: {_cause(error)}") from error
+
+
+def _session_id(told: Any) -> str | None:
+    """An id that can stand in a path; None for anything else."""
+    return told if isinstance(told, str) and re.fullmatch(r"[A-Za-z0-9_.~-]{1,200}", told) else None
 
 
 async def _states(response: httpx.Response) -> AsyncIterator[HarnessState]:

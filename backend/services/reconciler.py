@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeVar
 
 from backend.domain import clock, sessions, warm_pool
+from backend.domain.activity import works
 from backend.sandboxes.contract import SandboxDriver, SandboxState
 from backend.services.leases import Leases
 from backend.services.metrics import Metrics
@@ -158,7 +159,12 @@ class Reconciler:
 
         async def end(row: Row) -> None:
             # A restart does not make a session seen, but it is in use since then.
-            since = max(row["last_seen_at"] or "", row["ready_at"] or row["created_at"])
+            activity = row["activity"]
+            if works(activity):
+                return
+            # An agent that has just ended a long turn is not idle since that was asked for.
+            ended = activity["since"] if activity else ""
+            since = max(row["last_seen_at"] or "", row["ready_at"] or row["created_at"], ended)
             idle = clock.seconds_since(since) * 1000 > row["idle_timeout_ms"]
             if idle and await self._sessions.reap(row, "idle timeout", sessions.DEAD):
                 result.idle_killed += 1

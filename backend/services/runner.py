@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from backend.domain import clock, sessions
 from backend.sandboxes.contract import SandboxDriver, SandboxError
-from backend.services.bringup import REASON_LIMIT, BringUp, BringUpFailed, Launch, Superseded
+from backend.services.bringup import REASON_LIMIT, BringUp, BringUpFailed, Launch, Seal, Superseded, unsealed
 from backend.services.harness_client import HarnessClient, HarnessUnreachable
+from backend.services.harness_notes import HarnessNotes
 from backend.services.recordings import Recordings
-from backend.services.terminal_notes import TerminalNotes
 from backend.store import memories
 from backend.store import sessions as session_store
 from backend.store.database import Database
@@ -22,8 +22,8 @@ RECONNECT_SECONDS = 1.0
 KEPT_LOG_LINES = 200
 KEPT_LOG_CHARACTERS = 64_000
 
-NOBODY_ATTACHED: Final[Mapping[str, Any]] = {"viewers": 0, "attached": []}
-"""What the row of a session without a sandbox says of its viewers."""
+NOBODY_THERE: Final[Mapping[str, Any]] = {"activity": None, "viewers": 0, "attached": []}
+"""What the row of a session without a sandbox says of its agent and viewers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class Runner:
         recordings: Recordings,
         phase_timeouts: Mapping[str, float],
         creating_timeout: float,
+        seal: Seal = unsealed,
     ) -> None:
         self._database = database
         self._driver = driver
@@ -55,7 +56,12 @@ class Runner:
         self._recordings = recordings
         self._phase_timeouts = phase_timeouts
         self._creating_timeout = creating_timeout
+        self._seal = seal
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.unreachable: dict[str, str] = {}
+        """Why the harness of a ready session cannot be reached, by session."""
+        self.on_ready: Callable[[str], None] = lambda _session_id: None
+        """Called with the id of each session that has just become ready."""
 
     def bring_up(self, launch: Launch, creating_since: str) -> asyncio.Future[None]:
         """Start a session's task. The result is done once the session is ready, failed, or no longer ours."""
@@ -112,6 +118,7 @@ class Runner:
     def _ended(self, session_id: str, task: asyncio.Task[None]) -> None:
         if self._tasks.get(session_id) is task:
             del self._tasks[session_id]
+            self.unreachable.pop(session_id, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("session %s: its task failed", session_id, exc_info=error)
 
@@ -130,7 +137,8 @@ class Runner:
         try:
             try:
                 bring_up = BringUp(
-                    launch, self._driver, self._harness, write, self._phase_timeouts, self._creating_timeout
+                    *(launch, self._driver, self._harness, write),
+                    *(self._phase_timeouts, self._creating_timeout, self._seal),
                 )
                 sandbox = await bring_up.run()
             except Superseded:
@@ -142,6 +150,7 @@ class Runner:
                 logger.exception("session %s: bring-up broke", launch.session_id)
                 await self._fail(launch, write, "the platform failed to bring the session up; its log says why")
                 return
+            self.on_ready(launch.session_id)
         finally:
             if not settled.done():
                 settled.set_result(None)
@@ -184,19 +193,21 @@ class Runner:
         async def read() -> None:
             async with self._harness.watch(session.url, session.token) as states:
                 async for state in states:
+                    self.unreachable.pop(session.session_id, None)
                     notes.take(state)
 
         async with self._database.read() as tx:
             row = await session_store.get(tx, session.session_id)
         if row is None:
             return
-        notes = TerminalNotes(row, write)
+        notes = HarnessNotes(row, write)
         both = [asyncio.create_task(read()), asyncio.create_task(notes.write_for_ever())]
         try:
             done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         except HarnessUnreachable as error:
+            self.unreachable[session.session_id] = str(error)
             logger.warning("session %s: %s", session.session_id, error)
         except Exception:
             logger.exception("session %s: what its harness tells could not be noted", session.session_id)
@@ -211,7 +222,7 @@ class Runner:
             "failure_reason": sessions.disappeared(why),
             "stopped_at": clock.now(),
             "log_tail": await self.last_log(session.sandbox_name),
-            **NOBODY_ATTACHED,
+            **NOBODY_THERE,
         }
         if await self._change_ready(session.session_id, values, "session.dead"):
             await self.discard(session.sandbox_name, session.session_id if session.recording else None)

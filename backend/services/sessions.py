@@ -17,14 +17,16 @@ from backend.domain import clock, phases, prompts, sessions, warm_pool
 from backend.domain.agents import supports_tui
 from backend.sandboxes.contract import Sandbox, SandboxDriver, SandboxState
 from backend.services import memory, skills
-from backend.services.bringup import Launch, Warm
+from backend.services.bringup import Launch, Seal, Warm, unsealed
 from backend.services.errors import Conflict, NotFound, Unavailable, agent_not_found, session_not_found
 from backend.services.harness_client import HarnessClient, HarnessHasNone, HarnessUnreachable
+from backend.services.history import user_message
 from backend.services.leases import Leases
 from backend.services.recordings import Recordings
-from backend.services.runner import NOBODY_ATTACHED, Runner, Watched
+from backend.services.runner import NOBODY_THERE, Runner, Watched
 from backend.settings import Settings
 from backend.store import agents as agent_store
+from backend.store import messages as message_store
 from backend.store import sessions as session_store
 from backend.store import skills as skill_store
 from backend.store import warm_tasks
@@ -56,6 +58,10 @@ _NO_RECORDING: Final = {
     sessions.DEAD: "there is no recording of session {session_id}: it ended before anything was recorded, or the "
     "recording made room for newer ones (LAP_RECORDINGS_KEPT_MB sets how much is kept)",
 }
+LOST_ENV: Final = (
+    "the session's own env_vars are gone: they are never stored; create a new session if the agent needs them"
+)
+NOT_REPLAYED: Final = "the agent starts afresh in its terminal: what was said there before is not replayed"
 LOST_WITH_RESTART: Final = (
     "the platform was restarted before the sandbox had got this session's own env_vars, which are never stored: "
     "create the session again"
@@ -116,6 +122,7 @@ class SessionsService:
         recordings: Recordings,
         leases: Leases,
         settings: Settings,
+        seal: Seal = unsealed,
     ) -> None:
         self._database = database
         self._cipher = cipher
@@ -125,7 +132,7 @@ class SessionsService:
         self._leases = leases
         self._settings = settings
         self._runner = Runner(
-            database, driver, harness, recordings, settings.phase_timeouts, settings.creating_timeout_seconds
+            database, driver, harness, recordings, settings.phase_timeouts, settings.creating_timeout_seconds, seal
         )
         self._touched: dict[str, float] = {}
         self._notes: set[asyncio.Task[None]] = set()
@@ -139,10 +146,13 @@ class SessionsService:
         initial_prompt: str | None = None,
         recording: bool | None = None,
         skill_ids: Sequence[str] = (),
+        attachments: Sequence[Mapping[str, Any]] = (),
     ) -> Row:
         """Store a session in `creating` and start its bring-up. `env_vars` are checked already and never stored.
 
-        `recording` None is what the agent says. Of `skill_ids` the session has, and its row shows, those that exist.
+        `initial_prompt` is said once it is ready, to a harness without a terminal with `attachments`, of which only
+        that there were some is stored. `recording` None is what the agent says. Of `skill_ids` the session has, and
+        its row shows, those that exist.
         """
         session_id = str(uuid.uuid4())
         now = clock.now()
@@ -172,6 +182,8 @@ class SessionsService:
                     "creating_since": now,
                 },
             )
+            if (initial_prompt or attachments) and not supports_tui(agent["harness_id"]):
+                await _queue(tx, session_id, initial_prompt, attachments)
         self._runner.bring_up(_launch(row, start.token, hand_over, warm=start.warm), now)
         return row
 
@@ -185,13 +197,21 @@ class SessionsService:
 
     def tty_token(self, row: Row) -> str | None:
         """The bearer of the session's terminal; None for a harness without one, or when it cannot be read."""
-        if row["tty_token"] is None or not supports_tui(row["harness_id"]):
+        return self.harness_token(row) if supports_tui(row["harness_id"]) else None
+
+    def harness_token(self, row: Row) -> str | None:
+        """The bearer of the session's harness; None when there is none, or it cannot be read."""
+        if row["tty_token"] is None:
             return None
         try:
             return self._cipher.decrypt(row["tty_token"])
         except DecryptError as error:
             logger.error("session %s: %s", row["id"], error)
             return None
+
+    def unreachable(self, session_id: str) -> str | None:
+        """Why the harness of a ready session cannot be reached at present; None when it can."""
+        return self._runner.unreachable.get(session_id)
 
     async def stop(self, session_id: str) -> Row:
         """Let the agent finish what it can, then end the session. Idempotent."""
@@ -210,7 +230,8 @@ class SessionsService:
         """A new sandbox for a session that has settled; returns once it is ready.
 
         Raises Conflict while it is being created, Unavailable with the failure reason when it does not come up.
-        Its own env_vars are gone: they were never stored. A recording it has is kept until the new one takes its place.
+        Its own env_vars are gone: they were never stored, and its `warnings` say so. A recording it has is kept until
+        the new one takes its place.
         """
         row = await self.get(session_id)
         if row["status"] == sessions.CREATING:
@@ -235,12 +256,13 @@ class SessionsService:
                     "harness_session_id": None,
                     "failure_reason": None,
                     "log_tail": None,
+                    "warnings": _lost(row),
                     "has_own_env": False,
                     "creating_since": now,
                     "ready_at": None,
                     "stopped_at": None,
                     "terminal": None,
-                    **NOBODY_ATTACHED,
+                    **NOBODY_THERE,
                 },
                 event_type="session.restarted",
             )
@@ -358,6 +380,14 @@ class SessionsService:
                 await self.take_over(row)
             except Exception:  # one bad row must not keep the others from coming back
                 logger.exception("session %s could not be taken over", row["id"])
+
+    def when_ready(self, observer: Callable[[str], None]) -> None:
+        """Call `observer` with the id of each session that this process has brought to `ready`. It must not raise."""
+        self._runner.on_ready = observer
+
+    def runs(self, session_id: str) -> bool:
+        """Whether this process watches the session, or is bringing it up."""
+        return self._runner.runs(session_id)
 
     async def abandoned(self, status: str) -> list[Row]:
         """Active sessions of that status which no platform process runs."""
@@ -505,7 +535,7 @@ class SessionsService:
         None when the row was not as `expected`; then nothing was done.
         """
         session_id = row["id"]
-        values = {"status": status, "stopped_at": clock.now(), **NOBODY_ATTACHED}
+        values = {"status": status, "stopped_at": clock.now(), **NOBODY_THERE}
         if row["status"] in sessions.ACTIVE:
             values["failure_reason"] = reason
             values["log_tail"] = await self._runner.last_log(row["task_arn"])
@@ -592,6 +622,23 @@ class SessionsService:
 async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
     while data := await asyncio.to_thread(file.read, CHUNK):
         yield data
+
+
+async def _queue(tx: Transaction, session_id: str, text: str | None, attachments: Sequence[Mapping[str, Any]]) -> None:
+    """Store a session's first message, which waits for it to be ready."""
+    message = user_message(None, [*([{"type": "text", "text": text}] if text else []), *attachments])
+    at_ms = message["info"]["time"]["created"]
+    await message_store.add(tx, session_id, None, message, state=message_store.QUEUED, at_ms=at_ms)
+
+
+def _lost(row: Row) -> list[str]:
+    """What the caller of a restart should know is not as it was."""
+    lost = []
+    if row["has_own_env"] or LOST_ENV in row["warnings"]:
+        lost.append(LOST_ENV)
+    if supports_tui(row["harness_id"]):
+        lost.append(NOT_REPLAYED)
+    return lost
 
 
 def _recorded(row: Row) -> str | None:

@@ -1,9 +1,10 @@
 """The platform in numbers, for its operator (LAP REST 7.8)."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
-from backend.domain import sessions, warm_pool
+from backend.domain import clock, sessions, warm_pool
 from backend.services.warm_pool import WarmPool
 from backend.settings import Settings
 from backend.store import leases, stats
@@ -55,6 +56,18 @@ async def gather(database: Database, pool: WarmPool, settings: Settings) -> dict
         },
         "workers": [dict(worker) for worker in workers],
     }
+
+
+async def pooled(database: Database, settings: Settings) -> list[dict[str, Any]]:
+    """Every sandbox of the warm pool, oldest first."""
+    async with database.read() as tx:
+        rows = await stats.warm_sandboxes(tx)
+    lifetime = timedelta(minutes=settings.warm_pool_ttl_minutes)
+    return [{**row, "expires_at": _later(row["ready_at"], lifetime)} for row in rows]
+
+
+def _later(moment: str | None, by: timedelta) -> str | None:
+    return None if moment is None else clock.text(clock.parse(moment) + by)
 
 
 def _pools(warm: Iterable[Row], active: Iterable[Row]) -> list[dict[str, Any]]:

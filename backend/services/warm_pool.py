@@ -18,7 +18,8 @@ from typing import Any, Final
 from backend.domain import clock, sessions
 from backend.domain import warm_pool as rules
 from backend.sandboxes.contract import SandboxDriver, SandboxError
-from backend.services.bringup import BringUp, BringUpFailed, Launch, Superseded
+from backend.services.bringup import BringUp, BringUpFailed, Launch, Seal, Superseded, unsealed
+from backend.services.errors import Conflict
 from backend.services.harness_client import HarnessClient, HarnessUnreachable
 from backend.services.leases import Leases
 from backend.services.metrics import Metrics
@@ -86,6 +87,7 @@ class WarmPool:
         metrics: Metrics,
         settings: Settings,
         hand_over: HandOver,
+        seal: Seal = unsealed,
     ) -> None:
         self._database = database
         self._cipher = cipher
@@ -95,6 +97,7 @@ class WarmPool:
         self._metrics = metrics
         self._settings = settings
         self._hand_over = hand_over
+        self._seal = seal
         self._kept: dict[str, _Kept] = {}
         self._failures: dict[str, Failure] = {}
         self._single = asyncio.Lock()
@@ -136,6 +139,21 @@ class WarmPool:
             await asyncio.gather(*(self._guarded(self._recycle(row, done), done) for row in dead))
             await self._fill(done)
             return done
+
+    async def top_up_now(self) -> TopUp:
+        """A pass that somebody asked for: failing agents are tried again, too. Raises Conflict with the pool off."""
+        if not self._settings.warm_pool_size:
+            raise Conflict("the warm pool is off: set WARM_POOL_SIZE to how many sandboxes it may hold, and start anew")
+        self._failures.clear()
+        return await self.top_up()
+
+    async def flush(self, agent_id: str | None = None) -> int:
+        """Have every sandbox of the pool replaced, or those of one agent; how many go."""
+        rows = [row for row in await self._rows() if row["status"] in rules.LIVE]
+        wanted = [row for row in rows if agent_id is None or row["agent_id"] == agent_id]
+        flushed = sum([await self._dismiss(row, "flushed by an operator") for row in wanted])
+        self._wake.set()
+        return flushed
 
     async def _run(self) -> None:
         while True:
@@ -336,7 +354,8 @@ class WarmPool:
 
         settings = self._settings
         bring_up = BringUp(
-            launch, self._driver, self._harness, write, settings.phase_timeouts, settings.creating_timeout_seconds
+            *(launch, self._driver, self._harness, write),
+            *(settings.phase_timeouts, settings.creating_timeout_seconds, self._seal),
         )
         try:
             sandbox = await bring_up.run()

@@ -5,17 +5,17 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, insert, select, update
 
-from backend.domain.sessions import ACTIVE
+from backend.domain.sessions import ACTIVE, ENDED, READY
 from backend.store import events, views
 from backend.store.database import Row, Transaction
 from backend.store.tables import agent
 from backend.store.tables import session as table
 
-# The kept log is long; only who asks for it gets it.
-_columns = [column for column in table.c if column is not table.c.log_tail]
-_rows = select(*_columns, agent.c.name.label("agent_name"), agent.c.harness_id).join(
-    agent, agent.c.id == table.c.agent_id
-)
+# The kept log and the whole reply are long; only who asks for them gets them.
+_columns = [column for column in table.c if column.name not in ("log_tail", "full_response")]
+_rows = select(
+    *_columns, agent.c.name.label("agent_name"), agent.c.harness_id, agent.c.model.label("agent_model")
+).join(agent, agent.c.id == table.c.agent_id)
 
 
 async def get(tx: Transaction, session_id: str) -> Row | None:
@@ -52,6 +52,12 @@ async def active(tx: Transaction, agent_id: str | None = None) -> list[Row]:
     if agent_id is not None:
         query = query.where(table.c.agent_id == agent_id)
     return await tx.rows(query)
+
+
+async def ended_since(tx: Transaction, moment: str, *, limit: int) -> list[Row]:
+    """Sessions that failed or died after `moment`, the last first."""
+    query = _rows.where(table.c.status.in_(ENDED), table.c.stopped_at > moment)
+    return await tx.rows(query.order_by(table.c.stopped_at.desc()).limit(limit))
 
 
 async def recorded(tx: Transaction, agent_id: str | None = None) -> list[str]:
@@ -100,6 +106,11 @@ async def transition(
     if event_type is None:
         return await get(tx, session_id)
     return await _changed(tx, session_id, event_type)
+
+
+async def note(tx: Transaction, session_id: str, values: Mapping[str, Any]) -> None:
+    """Note what is no change of a ready session worth an event, such as `last_seen_at`."""
+    await tx.execute(update(table).where(table.c.id == session_id, table.c.status == READY).values(dict(values)))
 
 
 async def _changed(tx: Transaction, session_id: str, event_type: str) -> Row:

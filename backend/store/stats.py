@@ -45,6 +45,25 @@ async def warm_counts(tx: Transaction) -> Mapping[str, int]:
     return {row["status"]: row["number"] for row in rows}
 
 
+async def warm_sandboxes(tx: Transaction) -> list[Row]:
+    """The whole pool one by one, oldest first, without what is secret."""
+    found = await tx.rows(
+        select(
+            warm_task.c.id,
+            warm_task.c.agent_id,
+            agent.c.name.label("agent_name"),
+            warm_task.c.status,
+            warm_task.c.task_arn.label("sandbox"),
+            warm_task.c.failure_reason,
+            warm_task.c.created_at,
+            warm_task.c.ready_at,
+        )
+        .join(agent, agent.c.id == warm_task.c.agent_id)
+        .order_by(warm_task.c.created_at, warm_task.c.id)
+    )
+    return [dict(row) for row in found]
+
+
 async def warm_by_agent(tx: Transaction) -> list[Row]:
     """The pool: `agent_id`, `agent_name`, `status`, `number`, and for warm ones `oldest_warm_at`."""
     return await tx.rows(

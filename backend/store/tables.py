@@ -6,6 +6,7 @@ updates of sessions rely on.
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -46,6 +47,8 @@ agent = Table(
     Column("env_vars", JSON, nullable=False),  # {key: encrypted value}
     Column("allow_out", JSON, nullable=False),
     Column("deny_out", JSON, nullable=False),
+    Column("env_var_hosts", JSON, nullable=False, server_default=text("'{}'")),  # {key: hosts that may get it}
+    Column("env_var_plain", JSON, nullable=False, server_default=text("'[]'")),  # keys that are no credentials
     Column("recording", Boolean, nullable=False, server_default=false()),  # for new sessions
     Column("preload_memory_limit", Integer, nullable=False, server_default=text("10")),
     Column("created_at", Text, nullable=False),
@@ -76,11 +79,15 @@ session = Table(
     Column("viewers", Integer, nullable=False, server_default=text("0")),  # length of `attached`, when that is told
     Column("attached", JSON, nullable=False, server_default=text("'[]'")),  # domain.terminal.attached
     Column("terminal", JSON(none_as_null=True)),  # domain.terminal.terminal
+    Column("activity", JSON(none_as_null=True)),  # domain.activity.shown
+    Column("issues", JSON, nullable=False, server_default=text("'[]'")),  # domain.diagnosis findings, as last seen
     Column("recording", Boolean, nullable=False, server_default=false()),  # whether its terminal is recorded
     Column("skill_ids", JSON, nullable=False, server_default=text("'[]'")),  # those it has besides its agent's
     Column("idle_timeout_ms", Integer, nullable=False, server_default=text("86400000")),
     Column("isolation", JSON(none_as_null=True)),
-    Column("response", JSON(none_as_null=True)),
+    Column("response", JSON(none_as_null=True)),  # at most domain.messages.SHORT_RESPONSE of it
+    Column("full_response", JSON(none_as_null=True)),  # all of it, when it is longer
+    Column("warnings", JSON, nullable=False, server_default=text("'[]'")),
     Column("created_at", Text, nullable=False),
     Column("creating_since", Text, nullable=False),
     Column("ready_at", Text),
@@ -92,6 +99,25 @@ session = Table(
     Index(None, "created_at", "id"),
     Index(None, "status", "creating_since"),
     Index(None, "task_arn"),
+)
+
+session_message = Table(  # what is said in sessions, see domain.messages
+    "session_message",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("session_id", Text, ForeignKey("session.id", ondelete="CASCADE"), nullable=False),
+    Column("harness_session_id", Text),  # where it was said; null while it waits for the session to be ready
+    Column("message_id", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),  # since 1970
+    Column("info", JSON, nullable=False),
+    Column("parts", JSON, nullable=False),
+    Column("size", Integer, nullable=False),  # of `parts`, in characters
+    CheckConstraint("state IN ('queued', 'sent', 'pending', 'done', 'failed')", name="state"),
+    Index(None, "session_id", "message_id", unique=True),
+    Index(None, "session_id", "at_ms", "seq"),
+    sqlite_autoincrement=True,
 )
 
 event = Table(
@@ -193,4 +219,34 @@ worker_heartbeat = Table(
     Column("holder", Text, nullable=False),
     Column("at", Text, nullable=False),
     Column("last_result", JSON(none_as_null=True)),
+)
+
+vault_grant = Table(  # what a sandbox holds in place of credentials; the row goes with the sandbox
+    "vault_grant",
+    metadata,
+    Column("sandbox", Text, primary_key=True),
+    Column("agent_id", Text, ForeignKey("agent.id", ondelete="CASCADE"), nullable=False),
+    Column("sealed", Text, nullable=False),  # encrypted JSON, see services.vault.Grant
+    Column("created_at", Text, nullable=False),
+    Index(None, "agent_id"),
+)
+
+interception = Table(  # what the vault has seen; secrets are masked
+    "interception",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("sandbox", Text, nullable=False),
+    Column("agent_id", Text, ForeignKey("agent.id", ondelete="CASCADE"), nullable=False),
+    Column("session_id", Text),  # null: of a sandbox that waited for a session
+    Column("at", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("stubs", JSON, nullable=False),
+    Column("count", Integer, nullable=False),
+    Index(None, "session_id", "id"),
+    Index(None, "sandbox", "id"),
 )

@@ -32,6 +32,8 @@ def agent(row: Row) -> dict[str, Any]:
         "attached_skill_ids": attached_skill_ids(row["prompt"]),
         "allow_out": row["allow_out"],
         "deny_out": row["deny_out"],
+        "env_var_hosts": row["env_var_hosts"],
+        "env_var_plain": row["env_var_plain"],
         "sandbox_files": row["sandbox_files"],
         "recording": row["recording"],
         "preload_memory_limit": row["preload_memory_limit"],
@@ -75,8 +77,11 @@ def session(row: Row) -> dict[str, Any]:
         "viewers": row["viewers"],
         "attached": row["attached"],
         "terminal": row["terminal"],
+        "activity": row["activity"],
+        "issues": row["issues"],
         "recording": row["recording"],
         "skill_ids": row["skill_ids"],
+        "warnings": row["warnings"],
     }
 
 
@@ -115,3 +120,23 @@ def memory(row: Row) -> dict[str, Any]:
         "created_at": row["created_at"],
         "updated_at": row["updated_at"],
     }
+
+
+def interception(row: Row) -> dict[str, Any]:
+    """Something the vault has seen (LAP REST 3.9, with more said). `stubs` names each stub and its credential."""
+    view = {
+        "id": row["id"],
+        "timestamp": row["at"],
+        "session_id": row["session_id"],
+        "kind": row["kind"],
+        "method": row["method"],
+        "host": row["host"],
+        "port": row["port"],
+        "path": row["path"],
+        "rule": row["rule"],
+        "count": row["count"],
+        "stubs_swapped": [each["stub"] for each in row["stubs"]] if row["kind"] == "swapped" else [],
+        "stubs_missed": [each["stub"] for each in row["stubs"]] if row["kind"] == "missed" else [],
+        "real_value_fingerprint": row["stubs"] if row["kind"] == "swapped" else [],
+    }
+    return view | {"blocked": True} if row["kind"] == "blocked" else view

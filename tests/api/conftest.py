@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from backend.app import create_app
-from backend.sandboxes.contract import Rescue, Sandbox, SandboxError, SandboxSpec, SandboxState
+from backend.sandboxes.contract import Inspection, Rescue, Sandbox, SandboxError, SandboxSpec, SandboxState
 from backend.services.container import Services
 from backend.settings import Settings
 from backend.store.database import prepare
@@ -40,6 +40,10 @@ class NoSandboxes:
 
     async def logs(self, name: str, tail_lines: int, since_seconds: int | None = None) -> str:
         return ""
+
+    async def inspect(self, name: str) -> Inspection:
+        nothing = {"exists": False, "error": "this stand-in knows nothing"}
+        return Inspection(nothing, nothing, nothing, nothing)
 
     async def list(self) -> list[str]:
         return []

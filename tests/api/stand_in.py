@@ -23,7 +23,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from backend.api.sockets import TerminalSocket
 from backend.app import create_app
-from backend.sandboxes.contract import Rescue, Sandbox, SandboxSpec, SandboxState
+from backend.sandboxes.contract import Inspection, Rescue, Sandbox, SandboxSpec, SandboxState
 from backend.sandboxes.local import rescuing
 from backend.settings import Settings
 from tests.api.conftest import AGENTS, KEY, SESSIONS
@@ -78,7 +78,7 @@ async def echo(terminal: WebSocket) -> None:
 class Harness:
     """The stand-in harness. `terminal` is what happens on /tty once it is accepted, `state` what /watch tells."""
 
-    def __init__(self) -> None:
+    def __init__(self, *routes: Route) -> None:
         self.state: dict[str, Any] = {"setup": "done", "viewers": 0, "phases": [], "agent": {}}
         self.terminal: Terminal = echo
         self.choose: Callable[[list[str]], str | None] = lambda offered: offered[0] if offered else None
@@ -93,6 +93,7 @@ class Harness:
         self._server = Server(
             Starlette(
                 routes=[
+                    *routes,
                     Route("/healthz", self._ok),
                     Route("/session", self._open, methods=["POST"]),
                     Route("/session/{id}/abort", self._ok, methods=["POST"]),
@@ -201,6 +202,10 @@ class Sandboxes:
     async def logs(self, name: str, tail_lines: int, since_seconds: int | None = None) -> str:
         return ""
 
+    async def inspect(self, name: str) -> Inspection:
+        nothing = {"exists": False, "error": "this stand-in knows nothing"}
+        return Inspection(nothing, nothing, nothing, nothing)
+
     async def list(self) -> list[str]:
         return [path.name for path in self._directory.iterdir()] if self._directory.exists() else []
 
@@ -257,9 +262,9 @@ class Platform:
 
 
 @contextlib.asynccontextmanager
-async def stand_in(settings: Settings) -> AsyncIterator[Platform]:
+async def stand_in(settings: Settings, harness: Harness | None = None) -> AsyncIterator[Platform]:
     """A running platform on `settings`, and its harness."""
-    harness = Harness()
+    harness = harness or Harness()
     async with harness.running():
         platform = Platform(settings, harness, Sandboxes(settings.data_dir / "sandboxes", harness.url))
         async with platform.http, platform.server.running():

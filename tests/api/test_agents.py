@@ -59,6 +59,8 @@ async def test_the_least_agent(client: httpx.AsyncClient) -> None:
         "attached_skill_ids": [],
         "allow_out": [],
         "deny_out": [],
+        "env_var_hosts": {},
+        "env_var_plain": [],
         "sandbox_files": [],
         "recording": False,
         "preload_memory_limit": 10,

@@ -182,3 +182,33 @@ class TestReadiness:
         assert await self.ask(app) == (503, {"ok": False})
         async with client_of(app, None) as stranger:
             assert (await stranger.get("/healthz")).status_code == 200
+
+
+async def test_the_address_alone_says_what_this_is(app: FastAPI) -> None:
+    async with client_of(app, None) as stranger:
+        told = (await stranger.get("/")).json()
+        assert told["name"] == "lapconsole platform"
+        for place in ("documentation", "health"):
+            assert (await stranger.get(told[place])).status_code == 200
+
+
+async def test_the_warm_pool_one_by_one(client: httpx.AsyncClient, services: Services) -> None:
+    await store(services)
+    rows = (await client.get("/api/v1/admin/warm_pool")).json()["data"]
+    assert [(row["sandbox"], row["agent_name"], row["status"]) for row in rows] == [
+        ("w-0", "One", "warm"),
+        ("w-1", None, "warm"),
+        ("w-2", None, "warm"),
+        ("w-3", "One", "dead"),
+    ]
+    assert rows[0]["expires_at"] == "2026-05-01T00:30:00.000Z"
+    assert not {"token", "fingerprint"} & rows[0].keys()
+
+
+async def test_an_operator_fills_and_flushes_the_pool(client: httpx.AsyncClient, services: Services) -> None:
+    await store(services)
+    refused = await client.post("/api/v1/admin/warm_pool/top_up")
+    assert refused.status_code == 409
+    assert "WARM_POOL_SIZE" in refused.json()["error"]
+    assert (await client.post("/api/v1/admin/warm_pool/flush?agent_id=a2")).json() == {"flushed": 2}
+    assert (await client.post("/api/v1/admin/warm_pool/flush")).json() == {"flushed": 1}

@@ -81,6 +81,9 @@ async def test_a_ready_terminal_session(client: httpx.AsyncClient) -> None:
         "terminal": None,
         "recording": False,
         "skill_ids": [],
+        "issues": [],
+        "activity": None,
+        "warnings": [],
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backend.domain import sessions as rules
-from backend.sandboxes.contract import Rescue, Sandbox, SandboxError, SandboxSpec, SandboxState
+from backend.sandboxes.contract import Inspection, Rescue, Sandbox, SandboxError, SandboxSpec, SandboxState
 from backend.services.container import Services, open_services
 from backend.settings import Settings
 from backend.store import sessions, warm_tasks
@@ -49,6 +49,10 @@ class Names:
 
     async def logs(self, name: str, tail_lines: int, since_seconds: int | None = None) -> str:
         return ""
+
+    async def inspect(self, name: str) -> Inspection:
+        nothing = {"exists": False, "error": "this stand-in knows nothing"}
+        return Inspection(nothing, nothing, nothing, nothing)
 
     async def list(self) -> list[str]:
         if "*" in self.broken:

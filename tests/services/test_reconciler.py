@@ -61,6 +61,10 @@ async def tick(services: Services) -> Result:
     return result
 
 
+def doing(state: str, since: str) -> dict[str, Any]:
+    return {"state": state, "since": since, "reason": None, "message": None}
+
+
 async def ended(services: Services, session_id: str) -> tuple[str, str | None]:
     row = await services.sessions.get(session_id)
     return row["status"], row["failure_reason"]
@@ -77,6 +81,11 @@ class TestIdle:
             ({"last_seen_at": ago(hours=25), "ready_at": ago(minutes=1)}, False),  # restarted just now
             ({"last_seen_at": ago(minutes=2), "ready_at": ago(hours=1), "idle_timeout_ms": 60_000}, True),
             ({"last_seen_at": ago(days=9), "ready_at": ago(days=9), "idle_timeout_ms": 30 * 86_400_000}, False),
+            ({"ready_at": ago(hours=29), "activity": doing("working", ago(hours=28))}, False),
+            ({"ready_at": ago(hours=29), "activity": doing("idle", ago(minutes=5))}, False),  # after a long turn
+            ({"ready_at": ago(hours=29), "activity": doing("idle", ago(hours=25))}, True),
+            ({"ready_at": ago(hours=29), "activity": doing("waiting_for_input", ago(hours=25))}, True),
+            ({"ready_at": ago(hours=29), "activity": doing("unknown", ago(hours=29))}, True),
         ],
     )
     async def test_sweep(self, services: Services, driver: Names, values: dict[str, Any], dies: bool) -> None:

@@ -391,3 +391,20 @@ async def test_off_unless_asked_for(open_platform: Open) -> None:
         assert await pool(services) == []
         async with services.database.read() as tx:
             assert len(await sessions.active(tx)) == 1
+
+
+async def test_an_operator_replaces_what_is_warm_and_fills_the_pool(open_platform: Open) -> None:
+    async with open_platform(warm_pool_size=1, harness_commands={"claude-code": "cat"}) as services:
+        agent_id = await new_agent(services)
+        await use(services, agent_id)
+        (before,) = await warm(services)
+        assert await services.pool.flush("another") == 0
+        assert await services.pool.flush() == 1
+
+        async def replaced() -> bool:
+            rows = await pool(services)
+            return len(rows) == 1 and rows[0]["status"] == rules.WARM and rows[0]["id"] != before["id"]
+
+        await until(replaced, "another sandbox is warm")
+        assert (await services.pool.top_up_now()).provisioned == 0
+        await in_balance(services)

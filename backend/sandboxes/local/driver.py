@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from backend.sandboxes.contract import Rescue, Sandbox, SandboxError, SandboxSpec, SandboxState
-from backend.sandboxes.local import ending, launch, limits, logs, namespaces, processes, record, rescuing
+from backend.sandboxes.contract import Inspection, Rescue, Sandbox, SandboxError, SandboxSpec, SandboxState
+from backend.sandboxes.local import ending, inspecting, launch, limits, logs, namespaces, processes, record, rescuing
 from backend.sandboxes.local.limits import Held, Limits
 from backend.sandboxes.local.namespaces import Namespace
 from backend.sandboxes.local.processes import Process
@@ -108,6 +108,13 @@ class LocalDriver:
 
     async def logs(self, name: str, tail_lines: int, since_seconds: int | None = None) -> str:
         return await asyncio.to_thread(logs.tail, self._root(name) / LOG_FILE, tail_lines, since_seconds)
+
+    async def inspect(self, name: str) -> Inspection:
+        root = self._root(name)
+        watch = await self._watch(name, root)
+        ended = watch.reason.result() if watch and watch.reason.done() and not watch.reason.cancelled() else None
+        running = watch is not None and not watch.reason.done()
+        return await asyncio.to_thread(_inspected, root, running, ended)
 
     async def list(self) -> list[str]:
         return await asyncio.to_thread(_names, self._directory)
@@ -284,6 +291,10 @@ def _load(root: Path) -> Record | None:
     """The record of a sandbox, unless it is from before the machine's last start: then nothing of it can run."""
     note = record.load(root)
     return note if note and note.boot_id == processes.boot_id() else None
+
+
+def _inspected(root: Path, running: bool, ended: str | None) -> Inspection:
+    return inspecting.inspect(root, _load(root), running, ended)
 
 
 def _pipe_with(line: str) -> int:
