@@ -21,6 +21,7 @@ from lapconsole.screens.problems import Problem
 from lapconsole.screens.sessions import SessionsScreen
 from lapconsole.screens.triage import Triage
 from lapconsole.settings import Settings, SettingsError, config_dir, load, set_preference
+from lapconsole.terminal import garbage
 from lapconsole.widgets.words import glyphs_for
 
 if TYPE_CHECKING:
@@ -37,7 +38,13 @@ _REACH = {
     "SessionsScreen": "Sessions",
     "AgentsScreen": "Agents",
     "SessionScreen": "One session",
+    "AgentScreen": "One agent",
+    "MemoryScreen": "Memory",
+    "SkillsScreen": "Skills",
+    "SkillScreen": "One skill",
+    "PoolScreen": "Warm pool",
     "WallScreen": "Wall",
+    "ChatScreen": "Chat",
 }
 
 
@@ -52,13 +59,30 @@ def _agents_screen() -> Screen[None]:
     return AgentsScreen()
 
 
+def _skills_screen() -> Screen[None]:
+    from lapconsole.screens.skills import SkillsScreen
+
+    return SkillsScreen()
+
+
+def _pool_screen() -> Screen[None]:
+    from lapconsole.screens.pool import PoolScreen
+
+    return PoolScreen()
+
+
 class LapConsole(App[None]):
     """Paints first and connects then. Whatever happens to the link, every screen and every key keeps working."""
 
     TITLE = "lapconsole"
     BINDINGS: ClassVar[list[BindingType]] = keys.bindings("app")
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-normal"), (170, "-wide")]  # noqa: RUF012 (the toolkit's own form)
-    MODES: ClassVar[dict[str, Any]] = {"sessions": SessionsScreen, "agents": _agents_screen}
+    MODES: ClassVar[dict[str, Any]] = {
+        "sessions": SessionsScreen,
+        "agents": _agents_screen,
+        "skills": _skills_screen,
+        "pool": _pool_screen,
+    }
     DEFAULT_MODE = "sessions"
 
     def __init__(
@@ -78,6 +102,11 @@ class LapConsole(App[None]):
         self.triage = Triage(self.model, clock)
         self.platform: Platform | None = None
         self.problems: list[Problem] = []
+        self._told_link: set[str] = set()
+        if self.no_color:
+            from lapconsole.widgets.colour_free import ColourFree
+
+            self._filters = [ColourFree(self)]
         self.preferences = preferences = self._preferences(settings)
         overrides = preferences.get("keys")
         self.keymap = keys.Keymap(overrides if isinstance(overrides, dict) else None)
@@ -142,9 +171,24 @@ class LapConsole(App[None]):
 
         follower = Follower(self.connection, self.model, self.clock, partial(setattr, self, "platform"))
         self.run_worker(follower.run(), group="follow", exit_on_error=False)
+        self.run_worker(garbage.collect_when_calm(), group="garbage", exit_on_error=False)
 
     def _observed(self, changes: Changes) -> None:
         self.triage.changed(changes.sessions)
+        if changes.link:
+            self._note_link()
+
+    def _note_link(self) -> None:
+        """Keep each loss of the link in the error list, once for each cause it is given."""
+        link = self.model.link
+        if link.current:
+            self._told_link.clear()
+        elif link.reason and link.reason not in self._told_link:
+            self._told_link.add(link.reason)
+            advice = "The console tries again by itself."
+            if link.key_refused:
+                advice += " If this goes on: quit, and start with the right key."
+            self._note(f"Link to {self.label}", link.reason, advice)
 
     def _tick(self) -> None:
         for screen in self._in_sight():
@@ -183,15 +227,39 @@ class LapConsole(App[None]):
 
     # -- going places
 
-    def open_session(self, session_id: str) -> None:
-        """Show one session."""
+    def open_session(self, session_id: str, *, own: bool = False) -> None:
+        """Show one session; `own` where it was made here just now."""
         from lapconsole.screens.session import SessionScreen
 
-        self.push_screen(SessionScreen(session_id))
+        self.push_screen(SessionScreen(session_id, own=own))
 
     def open_agent(self, agent_id: str) -> None:
+        """Show everything of an agent."""
+        from lapconsole.screens.agent import AgentScreen
+
+        self.push_screen(AgentScreen(agent_id))
+
+    def open_sessions_of(self, agent_id: str) -> None:
         """Show an agent's sessions."""
         self.push_screen(SessionsScreen(agent_id))
+
+    def open_memory(self, agent_id: str) -> None:
+        """Show what an agent remembers."""
+        from lapconsole.screens.memory import MemoryScreen
+
+        self.push_screen(MemoryScreen(agent_id))
+
+    def open_skills_of(self, agent_id: str) -> None:
+        """Show the library of skills, and which an agent has."""
+        from lapconsole.screens.skills import SkillsScreen
+
+        self.push_screen(SkillsScreen(agent_id))
+
+    def open_skill(self, skill_id: str) -> None:
+        """Show one skill with its versions."""
+        from lapconsole.screens.skill import SkillScreen
+
+        self.push_screen(SkillScreen(skill_id))
 
     def show_agent(self, agent_id: str) -> None:
         """Put the cursor on an agent, where the list of agents is in sight."""
@@ -201,11 +269,17 @@ class LapConsole(App[None]):
             self.model.flush()
             self.screen.table.move_to(agent_id)
 
-    def open_terminal(self, session_id: str, *, take_over: bool = False) -> None:
-        """Attach to a session's terminal; with `take_over` drive it, whoever does now."""
+    def open_terminal(self, session_id: str, *, take_over: bool = False, own: bool = False) -> None:
+        """Attach to a session's terminal; see AttachScreen for who drives."""
         from lapconsole.screens.attach import AttachScreen
 
-        self.push_screen(AttachScreen(session_id, take_over=take_over))
+        self.push_screen(AttachScreen(session_id, take_over=take_over, own=own))
+
+    def open_chat(self, session_id: str) -> None:
+        """Talk to a session that works by messages."""
+        from lapconsole.screens.chat import ChatScreen
+
+        self.push_screen(ChatScreen(session_id))
 
     def open_replay(self, session_id: str) -> None:
         """Play the recording of a session's terminal."""
@@ -213,8 +287,13 @@ class LapConsole(App[None]):
 
         self.push_screen(ReplayScreen(session_id))
 
-    def action_view(self, mode: str) -> None:
-        self.switch_mode(mode)
+    async def action_view(self, mode: str) -> None:
+        if self.current_mode == mode:
+            # From a page opened above the list: back to the list itself.
+            while len(self.screen_stack) > 1:
+                await self.pop_screen()
+        else:
+            await self.switch_mode(mode)
 
     def action_help(self) -> None:
         from lapconsole.screens.help import HelpScreen

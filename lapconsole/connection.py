@@ -33,6 +33,10 @@ class Connection(Protocol):
         """Return the present address; raises ConnectionFailed."""
         ...
 
+    def parting(self) -> str:
+        """One line for whoever leaves: whether the platform goes on, and how to end it."""
+        ...
+
     async def close(self) -> None:
         """Release what `resolve` started. Safe to call twice and from another event loop."""
         ...
@@ -51,6 +55,9 @@ class FixedConnection:
     async def resolve(self) -> Address:
         return self._address
 
+    def parting(self) -> str:
+        return f"The platform at {self._address.base_url} goes on; it is not ended from here."
+
     async def close(self) -> None:
         return None
 
@@ -68,6 +75,9 @@ class EmbeddedConnection:
     async def resolve(self) -> Address:
         url, key = await self._platform.ensure()
         return Address(url, key, self.label)
+
+    def parting(self) -> str:
+        return self._platform.parting()
 
     async def close(self) -> None:
         await self._platform.stop()

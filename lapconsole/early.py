@@ -16,5 +16,8 @@ gc.disable()
 
 def imported() -> None:
     """Everything is imported. It stays, so looking through it for garbage would only delay the frames to come."""
+    from lapconsole.terminal import garbage
+
     gc.freeze()
+    garbage.only_when_calm()
     gc.enable()

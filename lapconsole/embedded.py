@@ -171,6 +171,18 @@ class EmbeddedPlatform:
         self._port = urlsplit(running.url).port or DEFAULT_PORT
         return running.url, await key_of(running, self.data_dir)
 
+    def parting(self) -> str:
+        """What becomes of the platform when the console goes."""
+        running = find(self.data_dir)
+        if running is None:
+            return "No platform runs; sessions that are up go on. `lapconsole` or `lapconsole up` starts one."
+        if self._child is not None and self._child.pid == running.pid:
+            return (
+                "The platform ends with the console; sessions that are up go on. "
+                "`lapconsole up --detach` has one that stays."
+            )
+        return f"The platform at {running.url} (pid {running.pid}) goes on; `lapconsole down` ends it."
+
     async def stop(self) -> None:
         """End the platform if it is our child. Its sessions go on."""
         child, self._child = self._child, None

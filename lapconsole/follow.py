@@ -68,8 +68,9 @@ class Follower:
                     await sync
 
     def _watch_link(self) -> None:
+        # A refused key is no reason to wait: another platform may have taken the port since.
         link = self._model.link
-        if not link.current and link.attempt and link.attempt % BROKEN_ATTEMPTS == 0:
+        if not link.current and link.attempt and (link.key_refused or link.attempt % BROKEN_ATTEMPTS == 0):
             self._broken.set()
 
     async def _resolve(self) -> Address:

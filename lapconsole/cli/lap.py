@@ -1,4 +1,7 @@
-"""The `lap` command: log in, list agents, open a session of one in this terminal, and return to it (LAP harness 3)."""
+"""The `lap` command: log in, list agents, open a session of one in this terminal, and return to it (LAP harness 3).
+
+What it does with sessions besides is in lapconsole.cli.sessions, talking to those without a terminal in .chat.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ _USAGE = """
 
   USAGE
     lap                             interactive wizard (login + agent picker)
-    lap <agent-name>                open the agent's TUI in a sandbox
+    lap <agent-name>                open the agent's TUI in a sandbox, or chat with it
     lap --agent <name>              same as above (flag form)
     lap --resume <id-or-url>        reattach to an existing session
     lap agents [--json]             list agents on the platform ([tui] = compatible)
@@ -32,11 +35,28 @@ _USAGE = """
     lap config [--json]             show current config
     lap logout                      delete config
 
-  In a session Ctrl-D alone detaches; the session keeps running.
+    lap sessions [--all] [--agent <name>] [--json]
+                                    list sessions; --all lists dead ones too
+    lap run <agent> [text] [--stop] [--json]
+                                    start a session, send one message, print the answer
+    lap message <session> [text] [--json]
+                                    send one message, print the answer
+    lap messages <session> [--json] print what was said
+    lap logs <session> [-f] [--tail N] [--json]
+                                    print the sandbox's log; -f goes on as it is written
+    lap diagnose <session> [--json] print what the platform finds about a session
+    lap stop <session> [--json]     end a session and remove its sandbox
+
+  <session> is an id, the start of one (4 characters or more), or a URL. Without
+  text, and for "-", a message is all that comes through the pipe. An agent with
+  the name of a command is opened with --agent.
+  In a session Ctrl-D alone detaches; the session keeps running. In a chat Ctrl-C
+  stops a turn, and /skill <name> sends a skill along (Tab completes its name).
 
   EXAMPLE
     lap login
     lap my-agent
+    git diff | lap run reviewer --stop
 
   ENVIRONMENT
     LAP_BASE_URL, LAP_MASTER_KEY    the platform, where nothing is logged in
@@ -44,22 +64,28 @@ _USAGE = """
     LAP_TTY_FALLBACK                WebSocket URL for a session without a reachable terminal
 
   Without any of these, a platform running on this machine is used.
-  EXIT CODES  0 done, 1 failed, 2 wrong usage
+  EXIT CODES  0 done, 1 failed (or the agent answered with an error), 2 wrong usage,
+              3 `lap diagnose` found something, 130 interrupted
 """
 _RESUME_USAGE = "usage: lap --resume <session_id>\n  (or the session's URL; `lap` prints both when you detach)"
 _COMMANDS = ("agents", "login", "config", "logout", "help")
 _SESSION_URL = re.compile(r"(https?://[^\s?#]+?)/sessions/([0-9a-fA-F-]{36})(?:[/?#].*)?")
 _LOGIN_FIRST = "no config — run `lap login` first."
 _CHECK_SECONDS = 5.0
+# For platforms that do not say whether a session has a terminal.
+_WITHOUT_TERMINAL = ("opencode", "claude-agent-sdk")
 
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """A parsed command line. `command` is one of _COMMANDS, "wizard", "open" or "resume"."""
+    """A parsed command line. `command` is one of _COMMANDS, "wizard", "open", "resume", or "of_sessions" with its
+    arguments in `rest`.
+    """
 
     command: str
     argument: str = ""
     as_json: bool = False
+    rest: tuple[str, ...] = ()
 
 
 def main() -> int:
@@ -82,25 +108,37 @@ def run(arguments: list[str]) -> int:
             return run_loop(_config(invocation.as_json))
         case "agents":
             return run_loop(_agents(invocation.as_json))
+        case "of_sessions":
+            return _of_sessions(invocation.rest)
         case "resume" if not invocation.argument:
             complain(_RESUME_USAGE)
             return 2
         case "resume":
-            return run_loop(_resume(invocation.argument))
+            current, ready = run_loop(_resume(invocation.argument))
+            return _enter(current, ready)
         case _:
             return _open(invocation.argument)
 
 
 def parse(arguments: list[str]) -> Invocation:
     """Read a command line; raises Failure (usage, exit code 2)."""
+    from lapconsole.cli.sessions import COMMANDS
+
+    first = next((word for word in arguments if not word.startswith("-")), "")
+    if first in COMMANDS and not any(
+        word.startswith(("--agent", "--resume")) for word in arguments[: arguments.index(first)]
+    ):
+        rest = [*arguments]
+        rest.remove(first)
+        return Invocation("of_sessions", rest=(first, *rest))
     words: list[str] = []
     given: dict[str, str] = {}
     as_json = False
-    rest = iter(arguments)
-    for argument in rest:
+    left = iter(arguments)
+    for argument in left:
         option, equals, value = argument.partition("=")
         if option in ("--agent", "--resume"):
-            given[option] = value if equals else next(rest, "")
+            given[option] = value if equals else next(left, "")
         elif argument in ("-h", "--help"):
             return Invocation("help")
         elif argument == "--version":
@@ -160,18 +198,22 @@ def _login() -> Account:
         raise Failure(str(error)) from None
     if not is_key(key):
         raise Failure("that is no master key: it has 1 to 1024 printable characters and no spaces")
-    account.save(base, key)
-    say(f"✓ saved to {account.config_path()}")
     if base.startswith("http://") and not is_loopback(base):
         complain("! the address is not https: the key crosses the network unencrypted")
     entered = account.Account(base, key, "config")
-    if problem := run_loop(_problem(entered)):
+    problem = run_loop(_problem(entered))
+    account.save(base, key)
+    say(f"✓ saved to {account.config_path()}")
+    if problem:
         complain(f"! {problem}")
     return entered
 
 
 async def _problem(entered: Account) -> str | None:
-    """Return what is wrong with an account just entered, as far as its platform can tell now."""
+    """Return what is wrong with an account just entered, as far as its platform can tell now.
+
+    Raises Failure when the platform refuses the key: that one is not worth keeping.
+    """
     import asyncio
 
     from lapconsole.client.errors import ClientError, PlatformError
@@ -181,7 +223,9 @@ async def _problem(entered: Account) -> str | None:
         async with Platform(entered.base, entered.key) as platform, asyncio.timeout(_CHECK_SECONDS):
             await platform.agents(limit=1)
     except PlatformError as error:
-        return f"{entered.base} answered {error.status_line}" + (": check the key" if error.key_refused else "")
+        if error.key_refused:
+            raise Failure(f"{entered.base} answered {error.status_line}: check the key. Nothing was saved.") from None
+        return f"{entered.base} answered {error.status_line}"
     except ClientError as error:
         return str(error)
     except TimeoutError:
@@ -270,12 +314,37 @@ def _open(name: str) -> int:
     """Open a new session of an agent; "" asks which. Questions are asked between event loops, where they may block."""
     current = run_loop(_account()) or _first_login()
     if name:
-        return run_loop(_run_session(current, name))
+        return _enter(current, run_loop(_run_session(current, name)))
     agent = _picked(run_loop(_with_terminal(current)))
     if agent is None:
         say("cancelled.")
         return 0
-    return run_loop(_run_session(current, agent))
+    return _enter(current, run_loop(_run_session(current, agent)))
+
+
+def _enter(current: Account, session: Session) -> int:
+    """Attach to a ready session, or chat with it where it has no terminal."""
+    has_none = session.supports_tui is None and session.harness_id in _WITHOUT_TERMINAL
+    if session.supports_tui is not False and not has_none:
+        return run_loop(_attach(current, session))
+    from lapconsole.cli.chat import chat
+
+    return chat(current, session)
+
+
+def _of_sessions(arguments: tuple[str, ...]) -> int:
+    """Carry out a command of lapconsole.cli.sessions."""
+    from lapconsole.cli import sessions
+
+    given = sessions.parse(arguments[0], arguments[1:])
+    if "text" in given:
+        from lapconsole.cli.chat import given_text
+
+        given.message = given_text(given.text)
+    current = run_loop(_account())
+    if current is None:
+        raise Failure(_LOGIN_FIRST)
+    return run_loop(sessions.run(current, given))
 
 
 def _first_login() -> Account:
@@ -302,6 +371,7 @@ async def _with_terminal(current: Account) -> list[Agent]:
         raise Failure(
             "no TUI-compatible agents on this platform.\n"
             f"  TUI requires harness claude-code or codex — visit {current.base}/agents or `lapconsole` to create one."
+            "\n  With the others you can chat: `lap <agent-name>`; `lap agents` lists them."
         )
     return agents
 
@@ -317,8 +387,8 @@ def _picked(agents: list[Agent]) -> Agent | None:
     return None if index is None else agents[index]
 
 
-async def _run_session(current: Account, agent: Agent | str) -> int:
-    """Bring up a session of an agent, given by name or id or as it is, and attach to it."""
+async def _run_session(current: Account, agent: Agent | str) -> Session:
+    """Bring up a session of an agent, given by name or id or as it is; it is ready then."""
     from lapconsole.cli import bringup
     from lapconsole.client.platform import Platform
 
@@ -327,31 +397,24 @@ async def _run_session(current: Account, agent: Agent | str) -> int:
             agent_id = agent
         else:
             found = await bringup.find_agent(platform, agent) if isinstance(agent, str) else agent
-            if not found.supports_tui:
-                raise Failure(_no_chat(current, found.harness_id, f"agents/{found.id}/session"))
             agent_id = found.id
         created = await bringup.create(platform, agent_id)
-        session = await bringup.wait_ready(platform, created.id)
-        return await _attach(platform, current, session)
+        return await bringup.wait_ready(platform, created.id)
 
 
-async def _resume(target: str) -> int:
+async def _resume(target: str) -> tuple[Account, Session]:
+    """Find a session that is ready, or wait for it to be."""
     from lapconsole.cli import bringup
     from lapconsole.client.errors import ClientError, PlatformError
     from lapconsole.client.platform import Platform
 
     url = _SESSION_URL.fullmatch(target)
-    session_id = url[2] if url else target
-    if not bringup.is_id(session_id):
+    if not bringup.is_id(url[2] if url else target):
         raise Failure(f"'{target}' is not a session_id or sessions URL", 2)
     current = await _account()
     if current is None:
         raise Failure(_LOGIN_FIRST)
-    if url and _origin(url[1]) != _origin(current.base):
-        raise Failure(
-            f"this session is on {url[1]}, but your key is for {current.base}: it was not sent.\n"
-            f"  To go there, `lap login` to that platform first."
-        )
+    session_id = session_of_url(current, target) or target
     async with Platform(current.base, current.key) as platform:
         print(f"→ fetching session {session_id[:8]}…", end="", flush=True)
         try:
@@ -368,7 +431,20 @@ async def _resume(target: str) -> int:
         elif session.ended:
             lines = [f"session is {session.status}: {session.failure_reason or 'no reason given'}"]
             raise Failure("\n".join(lines + await bringup.findings(platform, session.id)))
-        return await _attach(platform, current, session)
+        return current, session
+
+
+def session_of_url(current: Account, target: str) -> str:
+    """The id in a session's URL, "" for what is none. Raises Failure for one of another platform: no key goes there."""
+    url = _SESSION_URL.fullmatch(target)
+    if url is None:
+        return ""
+    if _origin(url[1]) != _origin(current.base):
+        raise Failure(
+            f"this session is on {url[1]}, but your key is for {current.base}: it was not sent.\n"
+            f"  To go there, `lap login` to that platform first."
+        )
+    return url[2]
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
@@ -380,14 +456,19 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
         raise Failure(f"'{url}' is not an address", 2) from None
 
 
-async def _attach(platform: Platform, current: Account, session: Session) -> int:
+async def _attach(current: Account, session: Session) -> int:
+    from lapconsole.client.platform import Platform
+
+    async with Platform(current.base, current.key) as platform:
+        return await _attached(platform, current, session)
+
+
+async def _attached(platform: Platform, current: Account, session: Session) -> int:
     from lapconsole.cli import bringup
     from lapconsole.cli.attach import attach
     from lapconsole.client.errors import ClientError, TtyRefused
     from lapconsole.client.tty import Tty
 
-    if session.supports_tui is False:
-        raise Failure(_no_chat(current, session.harness_id, f"sessions/{session.id}/message"))
     address = _terminal(current, session)
     say(f"→ attaching local TTY to {address.url.partition('?')[0]}")
     say("(press Ctrl-D to detach)")
@@ -453,13 +534,6 @@ async def _tell_ending(platform: Platform, current: Account, session: Session, e
                 complain(line)
     else:
         say(f"Session is still alive. Resume with:\n{command}\n  lap --resume {current.base}/sessions/{session.id}")
-
-
-def _no_chat(current: Account, harness: str, path: str) -> str:
-    return (
-        f"harness {harness} has no terminal; chat is not in this version of lap.\n"
-        f"  Over the API: POST {current.base}/api/v1/managed_agents/{path}"
-    )
 
 
 if __name__ == "__main__":

@@ -125,6 +125,7 @@ async def _show(app: App[None], connection: Connection) -> None:
         loop.add_signal_handler(number, partial(app.exit, return_code=128 + number))
     try:
         await app.run_async()
+        say(connection.parting())
     finally:
         await connection.close()
 

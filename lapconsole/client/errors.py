@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from http import HTTPStatus
 
+NOT_LAP = "NOT_LAP"
+"""Code of the error of a server that answers, but not as a platform does."""
+
 
 class ClientError(Exception):
     """Any failure of a call to a platform. `str(error)` is one line, fit to be shown."""

@@ -34,6 +34,18 @@ TERMINAL = frozenset({"failed", "dead"})
 # Harnesses with a terminal, for platforms that do not send supports_tui (LAP REST 2.1).
 _TUI_HARNESSES = frozenset({"claude-code", "codex", "hermes", "gemini"})
 
+_ASKED = {"permission": "asks for a permission", "question": "asks a question"}
+_RESTS = {
+    "turn_finished": "your turn",
+    "interrupted": "interrupted",
+    "exited": "exited",
+    "crashed": "crashed",
+    "error": "error",
+}
+_EXIT_CODE = re.compile(r"exit code (\d+)")
+# Reasons for an agent to be idle that call for a person.
+_ENDINGS = frozenset({"crashed", "exited", "error"})
+
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNSAFE_BUT_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -97,6 +109,7 @@ class Agent:
     pfp_url: str | None = None
     requirements: str | None = None
     recording: bool | None = None
+    preload_memory_limit: int | None = None
     harness_image: str | None = None
     mcp_servers: tuple[str, ...] = ()
     env_vars: Mapping[str, str] = field(default_factory=dict)
@@ -126,6 +139,7 @@ class Agent:
             pfp_url=_line(data, "pfp_url"),
             requirements=_text(data, "requirements"),
             recording=_flag(data, "recording"),
+            preload_memory_limit=_count(data, "preload_memory_limit"),
             harness_image=_line(data, "harness_image"),
             mcp_servers=_lines(data, "mcp_servers"),
             env_vars={
@@ -203,6 +217,47 @@ class Terminal:
 
 
 @dataclass(frozen=True, slots=True)
+class Activity:
+    """What a session's agent is doing: `state` working, waiting_for_input, idle, unknown, or a newer word.
+
+    `since` is when that began, `reason` why ("" for none), `message` what is asked, worked on, or was said.
+    """
+
+    state: str = ""
+    since: datetime | None = None
+    reason: str = ""
+    message: str = ""
+
+    @classmethod
+    def from_json(cls, value: object) -> Activity | None:
+        """Read a session's `activity`; None when there is none."""
+        if not isinstance(value, dict):
+            return None
+        state, reason, message = (_line(value, key) or "" for key in ("state", "reason", "message"))
+        return cls(state, _moment(value, "since"), reason, message)
+
+    @property
+    def needs_you(self) -> bool:
+        """Whether it goes on only once a person has come."""
+        return self.state == "waiting_for_input" or self.reason in _ENDINGS
+
+    def words(self, elapsed: str = "") -> str:
+        """`asks: Bash: touch zzz`, `your turn`, `working 2m`, `exited 1`; "" when nothing is told.
+
+        `elapsed` is how long it has been so, as text.
+        """
+        if self.state == "waiting_for_input":
+            asks = "asks" if self.reason in _ASKED else "calls you"
+            return f"{asks}: {self.message}" if self.message else _ASKED.get(self.reason, asks)
+        if self.state not in ("working", "idle"):
+            return ""
+        word = f"working {elapsed}".rstrip() if self.state == "working" else _RESTS.get(self.reason, "idle")
+        if code := _EXIT_CODE.fullmatch(self.message):
+            return f"{word} {code[1]}"
+        return f"{word}: {self.message}" if self.message else word
+
+
+@dataclass(frozen=True, slots=True)
 class Attached:
     """Somebody at a session's terminal: `mode` is watch or drive."""
 
@@ -248,6 +303,7 @@ class Session:
     recording: bool | None = None
     attached: tuple[Attached, ...] = ()
     terminal: Terminal | None = None
+    activity: Activity | None = None
     idle_timeout_ms: int | None = None
     created_at: datetime | None = None
     creating_since: datetime | None = None
@@ -286,6 +342,7 @@ class Session:
             recording=_flag(data, "recording"),
             attached=tuple(Attached.from_json(item) for item in as_list(data.get("attached"))),
             terminal=Terminal.from_json(data.get("terminal")),
+            activity=Activity.from_json(data.get("activity")),
             idle_timeout_ms=_count(data, "idle_timeout_ms"),
             created_at=_moment(data, "created_at"),
             creating_since=_moment(data, "creating_since"),
@@ -306,15 +363,9 @@ class Session:
         return len(PHASES) if self.status == "ready" else step_of(self.phase)
 
     @property
-    def agent_state(self) -> str:
-        """What its agent says it is doing; "" when it does not say, or cannot be doing anything."""
-        state = self.terminal.agent_state if self.terminal is not None else None
-        return state.state if state is not None and self.status == "ready" else ""
-
-    @property
-    def blocked(self) -> bool:
-        """Whether its agent waits for a person."""
-        return self.agent_state == "blocked"
+    def needs_you(self) -> bool:
+        """Whether its agent goes on only once a person has come; one that failed to come up has none."""
+        return self.status == "ready" and self.activity is not None and self.activity.needs_you
 
     @property
     def ended(self) -> bool:
@@ -328,11 +379,11 @@ class Session:
 
     @property
     def since(self) -> datetime | None:
-        """When the present status began, as far as the platform tells."""
+        """When the present status, or the need for a person, began, as far as the platform tells."""
         if self.status == "creating":
             return self.creating_since or self.created_at
         if self.status == "ready":
-            return self.ready_at
+            return self.activity.since if self.activity is not None and self.needs_you else self.ready_at
         return self.stopped_at
 
     def age(self, now: datetime) -> float | None:
@@ -451,6 +502,25 @@ class Diagnosis:
         return cls(tuple(Issue.from_json(item) for item in as_list(data.get("detected_issues"))), data)
 
 
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """An entry of the skill library (LAP REST 7.2)."""
+
+    id: str
+    name: str
+    description: str = ""
+    content: str = field(default="", repr=False)
+    created_at: datetime | None = None
+
+    @classmethod
+    def from_json(cls, value: object) -> Skill:
+        """Read an ApiSkill; `name` is "" when there is none."""
+        data = as_object(value)
+        name, description = _line(data, "name") or "", _line(data, "description") or ""
+        content, created_at = _text(data, "content") or "", _moment(data, "created_at")
+        return cls(_line(data, "id") or "", name, description, content, created_at)
+
+
 def agents_from(values: Iterable[object]) -> tuple[Agent, ...]:
     """All entries that have an id."""
     return tuple(agent for agent in map(Agent.from_json, values) if agent.id)
@@ -500,8 +570,11 @@ def _count(data: Json, key: str) -> int | None:
 
 
 def _moment(data: Json, key: str) -> datetime | None:
-    """An ISO 8601 time as UTC; one without a zone is taken for UTC."""
-    value = data.get(key)
+    return moment_of(data.get(key))
+
+
+def moment_of(value: object) -> datetime | None:
+    """An ISO 8601 time as UTC, None for anything else; one without a zone is taken for UTC."""
     if not isinstance(value, str):
         return None
     try:

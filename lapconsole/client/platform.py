@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from lapconsole.client import urls
 from lapconsole.client.causes import cause_of, unusable_proxy
-from lapconsole.client.errors import BadInput, PlatformError, Problem, Unreachable, Unsupported, status_line
+from lapconsole.client.errors import NOT_LAP, BadInput, PlatformError, Problem, Unreachable, Unsupported, status_line
+from lapconsole.client.knowledge import Memory, SkillVersion, memories_from
 from lapconsole.client.models import (
     Agent,
     Diagnosis,
@@ -20,6 +21,7 @@ from lapconsole.client.models import (
     Page,
     Session,
     SessionList,
+    Skill,
     agents_from,
     as_count,
     as_list,
@@ -28,6 +30,7 @@ from lapconsole.client.models import (
     safe_text,
     sessions_from,
 )
+from lapconsole.client.pool import Pool, PooledSandbox, PoolStats
 
 if TYPE_CHECKING:
     import httpx
@@ -36,6 +39,7 @@ PAGE = 200  # the most rows a platform gives at once (LAP REST 2.4, 3.3)
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
+TURN_SECONDS = 1860.0  # a turn may take half an hour (LAP REST 3.7)
 BRING_UP_SECONDS = 900.0  # restart answers only when the new sandbox is ready (LAP REST 3.6)
 
 _MEGABYTE = 1 << 20
@@ -105,7 +109,12 @@ class Platform:
         query: dict[str, str | int] = {"limit": limit, "offset": offset, "sort": sort, "order": order}
         if search:
             query["search"] = search
-        answer = await self._call("GET", urls.AGENTS, query=query, limit=LIST_BYTES)
+        try:
+            answer = await self._call("GET", urls.AGENTS, query=query, limit=LIST_BYTES)
+        except PlatformError as error:
+            if error.status in (404, 405, 501):  # every platform has this list
+                raise PlatformError(error.status, NOT_LAP, f"{urls.AGENTS} gives {error.status_line}") from None
+            raise
         rows = agents_from(_rows(answer))
         data = as_object(answer)
         total, used_limit, used_offset = (as_count(data.get(key)) for key in ("total", "limit", "offset"))
@@ -222,6 +231,29 @@ class Platform:
         """What the platform finds about a session (seed 000)."""
         return Diagnosis.from_json(await self._call("GET", urls.session(session_id, "diagnose"), seconds=60))
 
+    # Messages (LAP REST 3.7-3.9; streams of them are in lapconsole.client.chat)
+
+    async def messages(self, session_id: str) -> list[object]:
+        """A session's transcript, oldest first, as sent; of one that has ended what the platform has kept."""
+        return _rows(await self._call("GET", urls.session(session_id, "messages"), seconds=60, limit=LIST_BYTES))
+
+    async def message(self, session_id: str, text: str) -> dict[str, object]:
+        """Send one message and wait for the whole answer, `{info, parts}`; also for its turn and through half an hour.
+
+        Raises Unreachable when the link breaks: then nobody knows whether it arrived, and it is not sent again.
+        """
+        path = urls.session(session_id, "message")
+        return as_object(await self._call("POST", path, body={"text": text}, seconds=TURN_SECONDS, limit=LIST_BYTES))
+
+    async def abort(self, session_id: str) -> None:
+        """Stop the turn that runs."""
+        await self._call("POST", urls.session(session_id, "abort"), body={})
+
+    async def skills(self) -> tuple[Skill, ...]:
+        """The library of skills."""
+        rows = _rows(await self._call("GET", urls.SKILLS, limit=LIST_BYTES))
+        return tuple(skill for skill in map(Skill.from_json, rows) if skill.name)
+
     async def event_log(
         self,
         after: int | None = None,
@@ -250,20 +282,129 @@ class Platform:
             tuple(Event.from_json(item) for item in as_list(answer.get("data"))), as_count(answer.get("next"))
         )
 
+    # Memory (LAP REST 7.1)
+
+    async def memories(self, agent_id: str) -> tuple[Memory, ...]:
+        """All an agent remembers, disabled ones too where the platform lists them.
+
+        Never searched on the platform: some count each memory that is found as used.
+        """
+        found: dict[str, Memory] = {}
+        for _ in range(_MAX_PAGES):
+            known = len(found)
+            query: dict[str, str | int] = {"include_disabled": "true", "limit": PAGE, "offset": known}
+            rows = memories_from(
+                _rows(await self._call("GET", urls.agent_memory(agent_id), query=query, limit=LIST_BYTES))
+            )
+            found.update((memory.id, memory) for memory in rows)
+            if len(rows) != PAGE or len(found) == known:
+                break
+        return tuple(found.values())
+
+    async def create_memory(self, agent_id: str, fields: Mapping[str, object]) -> Memory:
+        """Have an agent remember something."""
+        return Memory.from_json(await self._call("POST", urls.agent_memory(agent_id), body=fields))
+
+    async def update_memory(self, agent_id: str, memory_id: str, fields: Mapping[str, object]) -> Memory:
+        """Change the given fields of a memory."""
+        return Memory.from_json(await self._call("PATCH", urls.agent_memory(agent_id, memory_id), body=fields))
+
+    async def delete_memory(self, agent_id: str, memory_id: str) -> None:
+        """Have an agent forget something."""
+        await self._call("DELETE", urls.agent_memory(agent_id, memory_id))
+
+    # Skills (LAP REST 7.2)
+
+    async def skill(self, skill_id: str) -> Skill:
+        """One skill of the library."""
+        return Skill.from_json(await self._call("GET", urls.skill(skill_id)))
+
+    async def create_skill(self, fields: Mapping[str, object]) -> Skill:
+        """Add a skill to the library."""
+        return Skill.from_json(await self._call("POST", urls.SKILLS, body=fields))
+
+    async def update_skill(self, skill_id: str, fields: Mapping[str, object]) -> Skill:
+        """Change the given fields of a skill; a content that is replaced becomes a version."""
+        return Skill.from_json(await self._call("PATCH", urls.skill(skill_id), body=fields))
+
+    async def delete_skill(self, skill_id: str) -> None:
+        """Remove a skill from the library."""
+        await self._call("DELETE", urls.skill(skill_id))
+
+    async def skill_versions(self, skill_id: str) -> tuple[SkillVersion, ...]:
+        """Contents a skill had before, the last replaced one first. Raises Unsupported where none are kept."""
+        try:
+            rows = _rows(await self._call("GET", urls.skill(skill_id, "versions"), query={"limit": 100}))
+        except PlatformError as error:
+            if error.status in (404, 405):
+                raise Unsupported("this platform does not show former versions") from None
+            raise
+        return tuple(map(SkillVersion.from_json, rows))
+
+    async def attach_skill(self, agent_id: str, skill_id: str) -> Agent:
+        """Append a skill's block to an agent's prompt; the agent as it is then."""
+        answer = await self._call("POST", urls.agent_skill(agent_id), body={"skill_id": skill_id})
+        return _agent(as_object(answer).get("agent"))
+
+    async def detach_skill(self, agent_id: str, skill_id: str) -> Agent:
+        """Take a skill's block out of an agent's prompt; the agent as it is then."""
+        answer = await self._call("DELETE", urls.agent_skill(agent_id), query={"skill_id": skill_id})
+        return _agent(as_object(answer).get("agent"))
+
+    # The warm pool (LAP REST 6, 7.8)
+
+    async def pool(self) -> Pool:
+        """The warm pool. Raises Unsupported where the platform does not tell of it."""
+        try:
+            stats = as_object(await self._call("GET", urls.ADMIN_STATS)).get("warm_pool")
+        except PlatformError as error:
+            if error.status in (404, 405):
+                raise Unsupported("this platform does not tell of its warm pool") from None
+            raise
+        try:
+            rows = _rows(await self._call("GET", urls.WARM_POOL))
+        except PlatformError as error:
+            if error.status not in (404, 405):
+                raise
+            return Pool(PoolStats.from_json(stats), None)
+        sandboxes = tuple(one for one in map(PooledSandbox.from_json, rows) if one.id)
+        return Pool(PoolStats.from_json(stats), sandboxes)
+
+    async def top_up_pool(self) -> int:
+        """Have the pool filled now; how many sandboxes are begun."""
+        answer = await self._call("POST", f"{urls.WARM_POOL}/top_up", seconds=120)
+        return as_count(as_object(answer).get("provisioned")) or 0
+
+    async def flush_pool(self, agent_id: str | None = None) -> int:
+        """Have every sandbox of the pool replaced, or those of one agent; how many go."""
+        query = {} if agent_id is None else {"agent_id": agent_id}
+        answer = await self._call("POST", f"{urls.WARM_POOL}/flush", query=query, seconds=120)
+        return as_count(as_object(answer).get("flushed")) or 0
+
     # Transport
 
     @asynccontextmanager
     async def stream(
-        self, path: str, *, query: Mapping[str, str | int] | None = None, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
+        method: str = "GET",
+        body: Mapping[str, object] | None = None,
+        answer_seconds: float | None = None,
     ) -> AsyncIterator[httpx.Response]:
-        """A GET whose body the caller reads as it comes; the caller bounds the time of each read.
+        """A call whose answer the caller reads as it comes; the caller bounds the time of each read.
 
         Raises PlatformError for any answer but 2xx, Unreachable when none comes in time or it breaks off.
         """
+        seconds = self._answer_seconds if answer_seconds is None else answer_seconds
         client = await self._open()
-        with self._failures(self._answer_seconds):
-            request = client.build_request("GET", path, params=query, headers=headers, timeout=self._timeout(None))
-            async with asyncio.timeout(self._answer_seconds):
+        with self._failures(seconds):
+            request = client.build_request(
+                method, path, params=query, headers=headers, json=body, timeout=self._timeout(None)
+            )
+            async with asyncio.timeout(seconds):
                 response = await client.send(request, stream=True)
             try:
                 if not response.is_success:
@@ -425,7 +566,7 @@ def _plain(body: bytes, content_type: str) -> str:
 
 
 def _foreign(what: str) -> PlatformError:
-    return PlatformError(200, "NOT_LAP", f"{what}; check that the address is that of a platform")
+    return PlatformError(200, NOT_LAP, f"{what}; check that the address is that of a platform")
 
 
 def _rows(answer: object) -> list[object]:

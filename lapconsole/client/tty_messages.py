@@ -18,6 +18,8 @@ MAX_COLUMNS, MAX_ROWS = 500, 300
 MAX_SCROLLBACK = 10_000
 
 DRIVE, WATCH = "drive", "watch"
+#: In a hello: drive if nobody does, else watch. A harness that does not know it takes it for the latter.
+OFFER_DRIVE = "offer"
 
 
 @dataclass(frozen=True, slots=True)

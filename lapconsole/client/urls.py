@@ -17,6 +17,9 @@ EVENTS = f"{_API}/events"
 EVENT_LOG = f"{_API}/events/log"
 AGENTS = f"{_MANAGED}/agents"
 SESSIONS = f"{_MANAGED}/sessions"
+SKILLS = f"{_API}/skills"
+ADMIN_STATS = f"{_API}/admin/stats"
+WARM_POOL = f"{_API}/admin/warm_pool"
 
 _WEBSOCKET_SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
@@ -31,8 +34,25 @@ def agent_sessions(agent_id: str) -> str:
     return f"{agent(agent_id)}/session"
 
 
+def agent_memory(agent_id: str, memory_id: str | None = None) -> str:
+    """What an agent remembers: all of it, or one memory."""
+    path = f"{agent(agent_id)}/memory"
+    return f"{path}/{_segment(memory_id)}" if memory_id is not None else path
+
+
+def agent_skill(agent_id: str) -> str:
+    """Where skills are attached to an agent, and detached."""
+    return f"{agent(agent_id)}/skill"
+
+
+def skill(skill_id: str, action: str | None = None) -> str:
+    """One skill, or its versions."""
+    path = f"{SKILLS}/{_segment(skill_id)}"
+    return f"{path}/{action}" if action else path
+
+
 def session(session_id: str, action: str | None = None) -> str:
-    """One session, or one of its calls: stop, restart, sandbox_logs, recording, diagnose."""
+    """One session, or one of its calls: stop, restart, messages, stream, abort, sandbox_logs, recording, diagnose."""
     path = f"{SESSIONS}/{_segment(session_id)}"
     return f"{path}/{action}" if action else path
 

@@ -64,6 +64,7 @@ class Changes:
 
 
 Observer = Callable[[Changes], None]
+Listener = Callable[[Event], None]
 
 
 class LiveModel:
@@ -87,6 +88,7 @@ class LiveModel:
         self._clock = 0
         self._versions: dict[str, int] = {}
         self._observers: list[Observer] = []
+        self._listeners: list[Listener] = []
         self._changed_agents: set[str] = set()
         self._changed_sessions: set[str] = set()
         self._changed_link = False
@@ -130,6 +132,19 @@ class LiveModel:
 
         return stop
 
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Have `listener` called with each event at once, such as those of memories, which are not kept here.
+
+        Call what is returned to end it; doing so twice is harmless.
+        """
+        self._listeners.append(listener)
+
+        def stop() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return stop
+
     def flush(self) -> None:
         """Tell observers of pending changes now."""
         self._scheduled = False
@@ -158,6 +173,11 @@ class LiveModel:
                 self._put_agent(event.agent)
             if event.session is not None:
                 self._put_session(event.session, event.at)
+        for listener in tuple(self._listeners):
+            try:
+                listener(event)
+            except Exception:
+                log.exception("a listener of the live model failed")
 
     def remove_agents(self, ids: Iterable[str]) -> None:
         """Take over that these agents are gone, and their sessions with them. Unknown ids are fine."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
-from lapconsole.client.errors import ClientError, PlatformError, Unreachable, Unsupported
+from lapconsole.client.errors import NOT_LAP, ClientError, PlatformError, Unreachable, Unsupported
 from lapconsole.client.feed import IDLE_SECONDS, events
 from lapconsole.client.models import Agent, Event, Session
 from lapconsole.client.platform import PAGE, Platform
@@ -230,5 +230,7 @@ def _reason(broken: ClientError) -> str:
     if isinstance(broken, PlatformError):
         if broken.key_refused:
             return f"the platform refused the key ({broken.status_line})"
+        if broken.code == NOT_LAP:
+            return f"no LAP platform answers there: {broken.message}"
         return f"the platform answers {broken.status_line}: {broken.message}"
     return str(broken)

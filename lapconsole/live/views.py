@@ -22,9 +22,20 @@ SESSION_SORTS: Mapping[str, Callable[[Session], Key]] = {
     "agent": lambda session: (session.agent_name or session.agent_id).casefold(),
     "harness": lambda session: session.harness_id,
     "status": lambda session: float(_STATUS_ORDER.get(session.status, 4)),
-    "phase": lambda session: float(session.furthest),
+    "doing": lambda session: _doing(session),
     "seen": lambda session: session.last_seen_at.timestamp() if session.last_seen_at else 0.0,
 }
+
+_DOING_ORDER = {"waiting_for_input": 0.0, "idle": 2.0, "working": 3.0}
+
+
+def _doing(session: Session) -> float:
+    """Who waits for a person first, then whose turn is a person's, then who works, then how far it came up."""
+    activity = session.activity
+    if session.status != "ready" or activity is None:
+        return 100.0 - session.furthest
+    return 1.0 if activity.needs_you and activity.state == "idle" else _DOING_ORDER.get(activity.state, 4.0)
+
 
 AGENT_SORTS: Mapping[str, Callable[[Agent], Key]] = {
     "created": lambda agent: agent.created_at.timestamp() if agent.created_at else 0.0,
@@ -192,9 +203,16 @@ def _session_words(session: Session) -> str:
             session.phase or "",
             session.harness_id,
             session.failure_reason or "",
-            session.agent_state,
+            *_activity_words(session),
         )
     )
+
+
+def _activity_words(session: Session) -> tuple[str, ...]:
+    activity = session.activity
+    if session.status != "ready" or activity is None:
+        return ()
+    return "needs you" if session.needs_you else "", activity.state, activity.reason, activity.message
 
 
 def _agent_words(agent: Agent) -> str:

@@ -8,15 +8,13 @@ from lapconsole import keys
 from lapconsole.client.models import Agent
 from lapconsole.live.model import Changes, LinkState
 from lapconsole.live.views import agents_view
+from lapconsole.screens.agent import sessions_lines
 from lapconsole.screens.lists import ListScreen
 from lapconsole.widgets.columns import Column
-from lapconsole.widgets.fields import agent_fields, heading
+from lapconsole.widgets.fields import agent_fields
 from lapconsole.widgets.parts import Look, Part, Parts
-from lapconsole.widgets.phase_bar import status_parts
 from lapconsole.widgets.table import Table
 from lapconsole.widgets.words import age
-
-SHOWN_SESSIONS = 8
 
 
 def _age(agent: Agent, look: Look) -> Parts:
@@ -31,14 +29,20 @@ class AgentsScreen(ListScreen):
     BINDINGS = keys.bindings("agents", "list")
     HINTS = (
         "table.open",
+        "agents.sessions",
         "agents.session",
         "agents.new",
-        "list.filter",
-        "table.sort",
+        "agents.memory",
+        "agents.skills",
+        "agents.edit",
         "agents.delete",
+        "list.filter",
         "app.sessions",
+        "app.skills",
+        "app.pool",
         "app.help",
         "app.quit",
+        "table.sort",
         "list.detail",
         "app.theme",
         "app.problems",
@@ -119,17 +123,9 @@ class AgentsScreen(ListScreen):
         agent = self.agent
         if agent is None:
             return [(("Nothing is selected.", "muted"),)]
-        look, model = self.look, self.console.model
+        look = self.look
         lines = agent_fields(agent, look, width)
-        ids = model.sessions_of(agent.id)
-        if ids:
-            lines += heading(f"Sessions [{len(ids)}]")
-            sessions = sorted((model.sessions[id] for id in ids), key=self.console.triage.key)[:SHOWN_SESSIONS]
-            for session in sessions:
-                lines.append((*status_parts(session, look), (f"  {session.title or session.id[:8]}", "plain")))
-            if len(ids) > SHOWN_SESSIONS:
-                lines.append(((f"and {len(ids) - SHOWN_SESSIONS} more: enter shows all", "muted"),))
-        return lines
+        return lines + sessions_lines(self.console, agent.id, look, self.console.keymap.first("agents.sessions"))
 
     def empty_words(self) -> tuple[str, ...]:
         console = self.console
@@ -157,6 +153,21 @@ class AgentsScreen(ListScreen):
 
     def action_new(self) -> None:
         self.console.operations.new_agent()
+
+    def action_sessions(self) -> None:
+        if self.agent is not None:
+            self.console.open_sessions_of(self.agent.id)
+
+    def action_memory(self) -> None:
+        if self.agent is not None:
+            self.console.open_memory(self.agent.id)
+
+    def action_skills(self) -> None:
+        if self.agent is not None:
+            self.console.open_skills_of(self.agent.id)
+
+    def action_edit(self) -> None:
+        self.console.operations.edit_agent(self.agent)
 
     def action_delete(self) -> None:
         self.console.operations.delete_agent(self.agent)

@@ -27,8 +27,8 @@ from lapconsole.widgets.status_line import environment
 from lapconsole.widgets.words import ASCII, clean, clean_lines, fit, fit_middle, plural
 
 NEWS_SECONDS = 4.0
-_WATCHING = "watching: Ctrl+] t takes over"
 _PREVIEW_LINES, _PREVIEW_COLUMNS = 6, 64
+_SHORT_NAME = 12
 
 _TONES = {Phase.LIVE: "good", Phase.LOST: "warn", Phase.ENDED: "strong", Phase.STOPPED: "bad"}
 
@@ -43,11 +43,15 @@ class AttachLine(Widget):
         self._label = clean(label) or "platform"
         self._band = environment(label)
         self._told: tuple[Parts, tuple[Parts, ...]] = ((), ((),))
+        self._whole = False
 
-    def show(self, left: Parts, *right: Parts) -> None:
-        """Take over what is to be told; drawn again only when it reads differently."""
+    def show(self, left: Parts, *right: Parts, whole: bool = False) -> None:
+        """Take over what is to be told; with `whole` the left is cut only where no variant leaves it its room. Drawn
+        again only when it reads differently.
+        """
         if (left, right) != self._told:
             self._told = (left, right)
+            self._whole = whole
             self.refresh()
 
     def render_line(self, y: int) -> Strip:
@@ -55,7 +59,7 @@ class AttachLine(Widget):
         left, variants = self._told
         name = f" {fit_middle(self._label, max(8, width // 5))} "
         rooms = [width - cell_len(name) - cell_len(plain(right)) - 3 for right in variants]
-        wanted = min(cell_len(plain(left)), width // 4)
+        wanted = cell_len(plain(left)) if self._whole else min(cell_len(plain(left)), width // 5)
         chosen = next((index for index, room in enumerate(rooms) if room >= wanted), -1)
         room, right = rooms[chosen], variants[chosen]
         parts: Parts = ((" ", "plain"), *fit_parts(left, room), (" ", "plain"), *right, (" ", "plain"))
@@ -73,11 +77,14 @@ class AttachScreen(Screen[None], inherit_bindings=False):
     # The app looks at this: none of its own bindings act while this screen is on top.
     keeps_keys = True
 
-    def __init__(self, session_id: str, *, take_over: bool = False) -> None:
-        """With `take_over` it drives, whoever does now and whatever the preference."""
+    def __init__(self, session_id: str, *, take_over: bool = False, own: bool = False) -> None:
+        """It watches, where the preference `attach_mode` does not say "drive". One's `own` session, just made, it
+        drives if nobody else does; with `take_over` it drives whoever does now.
+        """
         super().__init__()
         self._session_id = session_id
         self._take_over = take_over
+        self._own = own
         self._attachment: Attachment | None = None
         self._news = ""
         self._news_timer: Timer | None = None
@@ -119,7 +126,7 @@ class AttachScreen(Screen[None], inherit_bindings=False):
             self._session_id,
             (columns, lines),
             self,
-            watch=console.preferences.get("attach_mode") == "watch" and not self._take_over,
+            watch=not (self._take_over or self._own or console.preferences.get("attach_mode") == "drive"),
             take_over=self._take_over,
         )
         self.run_worker(self._attachment.run(), group="attachment", exclusive=True)
@@ -192,7 +199,10 @@ class AttachScreen(Screen[None], inherit_bindings=False):
             self.dismiss(None)
 
     def on_terminal_view_refused(self) -> None:
-        self.attachment_news(_WATCHING)
+        self.attachment_news(f"nothing typed: Ctrl+] t {_to_type(self._seat)}")
+
+    def on_terminal_view_unknown(self, message: TerminalView.Unknown) -> None:
+        self.attachment_news(f"{clean(message.key)} does nothing here")
 
     def on_terminal_view_command(self, message: TerminalView.Command) -> None:
         if message.name == "detach":
@@ -248,11 +258,12 @@ class AttachScreen(Screen[None], inherit_bindings=False):
         view, mode = self._view, self._view.mode
         line = self.query_one(AttachLine)
         if mode is Mode.COMMAND:
-            line.show(_commands(view), ())
+            said: Parts = ((f"{self._news}  ", "warn"),) if self._news else ()
+            line.show((*said, *_commands(view)), ())
         elif mode is Mode.SEARCH:
             line.show((("/", "key"), (view.needle, "plain"), ("▏ ", "key"), *self._hits()), _SEARCHING)
         elif view.review is not None and (mode is Mode.SCROLLBACK or view.review.lines_back):
-            line.show(self._position(), self._review_keys())
+            line.show(self._position(), *self._review_keys(), whole=True)
         else:
             line.show(self._who(), *self._link())
         self._show_notice()
@@ -274,7 +285,7 @@ class AttachScreen(Screen[None], inherit_bindings=False):
         cells: Part = (f"{size[0]}x{size[1]}  ", "muted")
         hint: Parts = (("Ctrl+] d", "key"), (" detach", "muted"))
         if seat is not None and not seat.drives:
-            hint = (("Ctrl+] t", "key"), (" take over", "muted"))
+            hint = (("Ctrl+] t", "key"), (f" {_to_type(seat)}", "muted"))
         if offered:
             hint = (("Ctrl+] y", "key"), (f" copy {plural(len(offered), 'character')}", "plain"))
         if self._news:
@@ -282,10 +293,10 @@ class AttachScreen(Screen[None], inherit_bindings=False):
         mode, driver, viewers = self._place()
         yield (cells, *mode, *driver, *viewers, ("  ", "plain"), *hint)
         yield (cells, *mode, *driver, ("  ", "plain"), *hint)
-        if self._news or not driver:
-            yield (*mode, ("  ", "plain"), *hint)
-        else:  # who drives says more than the key: every key that is typed now tells it
-            yield (cells, *mode, *driver)
+        yield (*mode, *driver, ("  ", "plain"), *hint)
+        if not self._news and seat is not None and seat.driver is not None:
+            yield (*mode, (f" {fit_middle(clean(seat.driver.name), _SHORT_NAME)}", "plain"), ("  ", "plain"), *hint)
+        yield (*mode, ("  ", "plain"), *hint)
 
     def _place(self) -> tuple[Parts, Parts, Parts]:
         """How the link is, or while it is live our mode; who drives if not we; and how many there are."""
@@ -321,10 +332,10 @@ class AttachScreen(Screen[None], inherit_bindings=False):
         more = "+" if search.full or not search.done else ""
         return ((f"{number}/{len(search.hits)}{more}", "strong"),)
 
-    def _review_keys(self) -> Parts:
+    def _review_keys(self) -> tuple[Parts, ...]:
         view, review = self._view, self._view.review
         if self._news:
-            return ((self._news, "warn"),)
+            return (((self._news, "warn"),),)
         if view.mode is not Mode.SCROLLBACK or review is None:
             return _SCROLLED
         if review.anchor is not None:
@@ -362,11 +373,24 @@ def _keys(*pairs: tuple[str, str]) -> Parts:
     return tuple(parts)
 
 
-_SCROLLING = _keys(("↑ ↓ pgup pgdn", "move"), ("/", "search"), ("v", "select"), ("q", "live"))
-_FOUND = _keys(("n", "older"), ("N", "newer"), ("/", "search"), ("v", "select"), ("q", "live"))
-_PLACING = _keys(("↑ ↓ ← →", "to the start"), ("v", "mark"), ("V", "lines"), ("esc", "back"))
-_MARKING = _keys(("y", "copy"), ("o", "other end"), ("V", "lines"), ("esc", "back"))
-_SCROLLED = _keys(("shift+pgdn", "on"), ("any key", "live"))
+# The keys of the look back, in fewer and fewer words.
+_SCROLLING = (
+    _keys(("↑ ↓ pgup pgdn", "move"), ("/", "search"), ("v", "select"), ("q", "live")),
+    _keys(("/", "search"), ("v", "select"), ("q", "live")),
+)
+_FOUND = (
+    _keys(("n", "older"), ("N", "newer"), ("/", "search"), ("v", "select"), ("q", "live")),
+    _keys(("n", "older"), ("N", "newer"), ("q", "live")),
+)
+_PLACING = (
+    _keys(("↑ ↓ ← →", "to the start"), ("v", "mark"), ("V", "lines"), ("esc", "back")),
+    _keys(("v", "mark"), ("V", "lines"), ("esc", "back")),
+)
+_MARKING = (
+    _keys(("y", "copy"), ("o", "other end"), ("V", "lines"), ("esc", "back")),
+    _keys(("y", "copy"), ("esc", "back")),
+)
+_SCROLLED = (_keys(("shift+pgdn", "on"), ("any key", "live")),)
 _SEARCHING = _keys(("enter", "done"), ("esc", "none"))
 
 
@@ -375,8 +399,13 @@ def _commands(view: TerminalView) -> Parts:
     known = [("d", "detach"), ("w", "watch") if view.driving else ("t", "drive")]
     if view.offered:
         known.append(("y", f"copy {plural(len(view.offered), 'character')}"))
-    known += [("s", "scroll"), ("/", "search"), ("v", "select"), ("o", "links"), ("]", "Ctrl+]")]
+    known += [("s", "scroll"), ("/", "find"), ("v", "select"), ("o", "links"), ("]", "^]")]
     return _keys(*known)
+
+
+def _to_type(seat: Seat | None) -> str:
+    """What the key does that lets who watches type."""
+    return "takes over" if seat is not None and seat.driver is not None else "lets you type"
 
 
 def _whose_size(seat: Seat | None) -> str:

@@ -88,7 +88,7 @@ class ConsoleScreen(Screen[None], inherit_bindings=False):
         console = self.console
         for line in self.query(StatusLine):
             model, triage = console.model, console.triage
-            faults = triage.blocked, len(triage.stuck), len(console.problems)
+            faults = triage.needing, len(triage.stuck), len(console.problems)
             line.show(model.link, model.counts, *faults, self.crumb, self.look)
         for hint_line in self.query(HintLine):
             hint_line.show(*self.hints())
@@ -129,6 +129,8 @@ class Dialog(ModalScreen[Answer], inherit_bindings=False):
 
     DEFAULT_CSS = """
     Dialog { background: $background 60%; align: center middle; }
+    /* Where a box's keys stand, at the bottom, no toast may lie. */
+    Dialog ToastRack { dock: top; align: right top; margin: 0; }
     .dialog {
         width: 72;
         max-width: 96%;

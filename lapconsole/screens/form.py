@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widget import Widget
-from textual.widgets import Input, Static
+from textual.widgets import Input, Select, Static, TextArea
 
 from lapconsole import keys
 from lapconsole.client.errors import ClientError, PlatformError
@@ -79,6 +80,9 @@ class Form(ModalScreen[None], inherit_bindings=True):
         Input:focus, TextArea:focus { background: $panel; }
         TextArea { height: 4; scrollbar-size-vertical: 1; }
         &.-narrow TextArea { height: 3; }
+        Input > .input--placeholder, TextArea .text-area--placeholder { color: $tone-muted; text-style: italic; }
+        .fixed { width: 1fr; height: auto; color: $tone-muted; padding: 0 1; }
+        TextArea.long { height: 60vh; }
         Select.-textual-compact > SelectCurrent { background: $surface; padding: 0 1 !important; }
         Select:focus > SelectCurrent { background: $panel; border: none; }
         SelectOverlay { border: round $panel; background: $surface; }
@@ -86,7 +90,7 @@ class Form(ModalScreen[None], inherit_bindings=True):
     """
     BINDINGS: ClassVar[list[BindingType]] = keys.bindings("form")
     TITLE_WORDS = ""
-    HINTS = ("form.send", "form.cancel", "form.reveal", "app.quit_always")
+    HINTS: tuple[str, ...] = ("form.send", "form.cancel", "form.reveal", "form.editor", "app.quit_always")
 
     @property
     def console(self) -> Any:
@@ -194,6 +198,35 @@ class Form(ModalScreen[None], inherit_bindings=True):
 
     def _state(self) -> list[str]:
         return [self.text(field.key) for field in self.query(Field)]
+
+    # -- what was wrong goes as soon as it is put right
+
+    @on(Input.Changed)
+    @on(TextArea.Changed)
+    @on(Select.Changed)
+    def _mended(self, event: Input.Changed | TextArea.Changed | Select.Changed) -> None:
+        field = next((field for field in self.query(Field) if field.control is event.control), None)
+        if field is not None and field.problem:
+            field.problem = self.problems().get(field.key, "")
+
+    def action_editor(self) -> None:
+        area = self.focused
+        if isinstance(area, VariablesArea):
+            self.notify("Variables hold secrets: they are not written to a file for an editor.", severity="warning")
+        elif isinstance(area, TextArea):
+            self.run_worker(self._write_elsewhere(area), group="editor", exclusive=True, exit_on_error=False)
+        else:
+            self.notify("Move to a text of several lines first.", severity="warning")
+
+    async def _write_elsewhere(self, area: TextArea) -> None:
+        from lapconsole.screens.editor import EditorFailed, edited
+
+        try:
+            text = await edited(self.app, area.text, area.id or "text")
+        except EditorFailed as error:
+            self.notify(str(error), title="Editor", severity="error", markup=False)
+        else:
+            area.text = text
 
     def action_reveal(self) -> None:
         for area in self.query(VariablesArea):

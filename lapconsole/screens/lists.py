@@ -8,13 +8,15 @@ from typing import Any
 from textual.containers import Horizontal
 from textual.widget import Widget
 
-from lapconsole.live.model import Changes
+from lapconsole.live.model import Changes, LinkState
 from lapconsole.screens.base import ConsoleScreen
 from lapconsole.widgets.hint_line import HintLine
 from lapconsole.widgets.parts import Parts
 from lapconsole.widgets.sheet import Sheet
 from lapconsole.widgets.table import Table
 from lapconsole.widgets.words import plural
+
+WAITING: Sequence[Parts] = ((("Loading …", "muted"),),)
 
 
 class ListScreen(ConsoleScreen):
@@ -37,8 +39,9 @@ class ListScreen(ConsoleScreen):
 
     def body(self) -> Iterable[Widget]:
         self.table = self.make_table()
-        self.detail = Sheet(self.detail_lines, title="Selected", glyphs=self.console.glyphs, id="detail")
-        self.rail = Sheet(self.rail_lines, title="Needs a look", glyphs=self.console.glyphs, id="rail")
+        self.table.known = self.known
+        self.detail = Sheet(self._detail_or_wait, title="Selected", glyphs=self.console.glyphs, id="detail")
+        self.rail = Sheet(self._rail_or_wait, title="Needs a look", glyphs=self.console.glyphs, id="rail")
         self.detail.can_focus = self.rail.can_focus = False
         yield Horizontal(self.table, self.detail, self.rail)
 
@@ -55,6 +58,18 @@ class ListScreen(ConsoleScreen):
         from lapconsole.screens.rail import fault_lines
 
         return fault_lines(self.console.triage, self.look, width)
+
+    @property
+    def known(self) -> bool:
+        """Whether the rows have come, so that none means none."""
+        return self.console.model.link.state is not LinkState.CONNECTING
+
+    def _detail_or_wait(self, width: int) -> Sequence[Parts]:
+        return self.detail_lines(width) if self.known or len(self.table.view) else WAITING
+
+    def _rail_or_wait(self, width: int) -> Sequence[Parts]:
+        waiting = self.console.model.link.state is LinkState.CONNECTING and not self.console.model.sessions
+        return WAITING if waiting else self.rail_lines(width)
 
     def changed_ids(self, changes: Changes) -> frozenset[str]:
         """Which rows of the table a change touches."""
@@ -87,9 +102,9 @@ class ListScreen(ConsoleScreen):
         self.draw_frame()
 
     def _set_empty(self) -> None:
-        words = self.empty_words()
-        if words != self.table.empty:
-            self.table.empty = words
+        words, known = self.empty_words(), self.known
+        if (words, known) != (self.table.empty, self.table.known):
+            self.table.empty, self.table.known = words, known
             self.table.refresh()
 
     def _draw_panes(self) -> None:

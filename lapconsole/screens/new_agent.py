@@ -27,7 +27,7 @@ class NewAgentScreen(Form):
 
     def fields(self) -> Iterable[Field]:
         choices = [(_ABOUT[harness], harness) for harness in rules.HARNESSES]
-        yield Field("name", "Name", Input(id="name", compact=True, placeholder="code-reviewer", max_length=200))
+        yield Field("name", "Name", Input(id="name", compact=True, placeholder="e.g. code-reviewer", max_length=200))
         yield Field(
             "harness_id",
             "Harness",
@@ -37,27 +37,34 @@ class NewAgentScreen(Form):
         yield Field(
             "model",
             "Model",
-            Input(id="model", compact=True, placeholder="anthropic/claude-opus-4-7", max_length=200),
+            Input(id="model", compact=True, placeholder="e.g. anthropic/claude-opus-4-7", max_length=200),
             required=True,
         )
         yield Field(
             "repo_url",
             "Repository",
-            Input(id="repo_url", compact=True, placeholder="https://github.com/you/project, git@host:path, /a/path"),
+            Input(id="repo_url", compact=True, placeholder="e.g. https://github.com/you/project or /a/path"),
         )
-        yield Field("branch", "Branch", Input(id="branch", compact=True, placeholder="main", max_length=250))
+        yield Field(
+            "branch", "Branch", Input(id="branch", compact=True, placeholder="the default is main", max_length=250)
+        )
         yield Field(
             "prompt",
             "Prompt",
             TextArea(
-                id="prompt", compact=True, tab_behavior="focus", placeholder="What the agent is for and how it works"
+                id="prompt", compact=True, tab_behavior="focus", placeholder="What is it for, and how should it work?"
             ),
         )
         yield Field("env_vars", "Variables", VariablesArea("env_vars"))
         yield Field(
             "requirements",
             "Requirements",
-            TextArea(id="requirements", compact=True, tab_behavior="focus", placeholder="Python packages, one a line"),
+            TextArea(
+                id="requirements",
+                compact=True,
+                tab_behavior="focus",
+                placeholder="Python packages, one a line, e.g. httpx>=0.28",
+            ),
         )
         yield Field(
             "recording",

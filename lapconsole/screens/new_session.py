@@ -33,13 +33,16 @@ class NewSessionScreen(Form):
             required=True,
         )
         yield Field(
-            "title", "Title", Input(id="title", compact=True, placeholder="what this session is for", max_length=200)
+            "title", "Title", Input(id="title", compact=True, placeholder="What is this session for?", max_length=200)
         )
         yield Field(
             "initial_prompt",
             "First message",
             TextArea(
-                id="initial_prompt", compact=True, tab_behavior="focus", placeholder="Sent when the agent is ready"
+                id="initial_prompt",
+                compact=True,
+                tab_behavior="focus",
+                placeholder="Sent when the agent is ready",
             ),
         )
         yield Field("env_vars", "Variables", VariablesArea("env_vars"))
@@ -74,4 +77,4 @@ class NewSessionScreen(Form):
         session = await platform.create_session(values.pop("agent_id"), values)
         self.console.model.update_sessions([session])
         self.dismiss(None)
-        self.console.open_session(session.id)
+        self.console.open_session(session.id, own=True)

@@ -38,26 +38,33 @@ class Operations:
     def __init__(self, console: LapConsole) -> None:
         self._console = console
 
-    def attach(self, session: Session | None, *, take_over: bool = False) -> None:
-        """Open the session's terminal, or say why there is none. With `take_over` drive it, whoever does now."""
+    def attach(self, session: Session | None, *, take_over: bool = False, own: bool = False) -> None:
+        """Open the session's terminal, or its conversation where it has none; see AttachScreen for who drives."""
         if session is None:
             self._console.notify("Nothing is selected.", severity="warning")
         elif session.supports_tui is False:
-            self._say(f"{session.harness_id} works by messages and has no terminal to attach to.")
+            self._console.open_chat(session.id)
         elif session.status == "creating":
             self._say(f"Not ready yet: {session.phase or 'coming up'}. Attach when it says ready.")
         elif session.status != "ready":
             self._say(f"It is {session.status}; press r to restart it, then attach.")
         else:
-            self._console.open_terminal(session.id, take_over=take_over)
+            self._console.open_terminal(session.id, take_over=take_over, own=own)
 
     def wall(self, ids: Iterable[str]) -> None:
-        """Show the terminals of these sessions side by side: the first that are ready, as many as there is room for."""
-        from lapconsole.screens.wall import MOST, WallScreen
+        """Show the terminals of these sessions side by side: those that are ready, as many as there is room for.
 
-        sessions = filter(None, map(self._console.model.sessions.get, ids))
-        ready = [one for one in sessions if one.status == "ready" and one.supports_tui is not False][:MOST]
-        if ready:
+        `ids` is read again whenever sessions change.
+        """
+        from lapconsole.screens.wall import WallScreen
+
+        known = self._console.model.sessions
+
+        def ready() -> list[Session]:
+            sessions = filter(None, map(known.get, ids))
+            return [one for one in sessions if one.status == "ready" and one.supports_tui is not False]
+
+        if ready():
             self._console.push_screen(WallScreen(ready))
         else:
             self._say("No session in the list is ready and has a terminal.")
@@ -113,7 +120,7 @@ class Operations:
             return
         counts = self._console.model.agent_counts(agent.id)
         alive = counts.get("ready", 0) + counts.get("creating", 0)
-        effects = ["The agent is deleted for good."]
+        effects = ["The agent is deleted for good, with what it remembers. Skills stay in the library."]
         if alive:
             effects.append(f"{plural(alive, 'running session')} of it will be ended, with all that is not pushed.")
         if rest := sum(counts.values()) - alive:
@@ -132,6 +139,13 @@ class Operations:
         from lapconsole.screens.new_agent import NewAgentScreen
 
         self._console.push_screen(NewAgentScreen())
+
+    def edit_agent(self, agent: Agent | None) -> None:
+        """Open the form that changes an agent."""
+        from lapconsole.screens.edit_agent import EditAgentScreen
+
+        if agent is not None:
+            self._console.push_screen(EditAgentScreen(agent))
 
     def new_session(self, agent_id: str | None) -> None:
         """Open the form of a new session; without agents, say how to get one."""

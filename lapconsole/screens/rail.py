@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lapconsole.screens.triage import Triage
-from lapconsole.widgets.fields import agent_words
+from lapconsole.widgets.activity import call_parts, words
 from lapconsole.widgets.parts import Look, Parts, wrap_parts
 from lapconsole.widgets.phase_bar import status_glyph, status_tone
 from lapconsole.widgets.words import age, clean
@@ -18,9 +18,9 @@ def fault_lines(triage: Triage, look: Look, width: int) -> list[Parts]:
         old = session.status_age(look.now)
         glyph, tone = status_glyph(session, look), status_tone(session, look.now)
         reason = session.failure_reason or f"in {session.phase} for too long"
-        if session.blocked:
-            glyph, tone = look.glyphs.stuck, "warn"
-            reason = agent_words(session)
+        if call := call_parts(session, look):
+            glyph, tone = call[0][0][0], call[0][1]
+            reason = words(session, look.now)
         name = f"{glyph} {session.agent_name or session.label}"
         lines.append(((name, tone), (f"  {age(old)}" if old is not None else "", "muted")))
         lines.extend(wrap_parts(("  ", "plain"), clean(reason), "muted", width)[:3])
@@ -38,7 +38,8 @@ def legend(look: Look) -> list[Parts]:
     return [
         (("Marks", "strong"),),
         ((f"{glyphs.failed} failed", "bad"), ("    did not come up", "muted")),
-        ((f"{glyphs.stuck} needs you", "warn"), (" waits for your answer", "muted")),
+        ((f"{glyphs.stuck} waiting", "warn"), ("   for your answer", "muted")),
+        ((f"{glyphs.failed} exited", "bad"), ("    or crashed, or in error", "muted")),
         ((f"{glyphs.stuck} creating", "warn"), ("  for more than two minutes", "muted")),
         ((f"{glyphs.creating} creating", "busy"), ("  is coming up", "muted")),
         ((f"{glyphs.ready} ready", "good"), ("     works, or waits for work", "muted")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from time import monotonic
 
 from textual.app import ComposeResult
 from textual.content import Content
@@ -15,17 +16,20 @@ from lapconsole.client.errors import ClientError, Unsupported
 from lapconsole.screens.attach import AttachLine
 from lapconsole.screens.base import console_of
 from lapconsole.screens.operations import next_step
-from lapconsole.terminal.cast import IDLE_SECONDS, Cast, Player, read
+from lapconsole.terminal.cast import IDLE_SECONDS, Cast, Player, read, read_on
 from lapconsole.terminal.replay import ReplayView
 from lapconsole.widgets.hint_line import HintLine
 from lapconsole.widgets.parts import Parts
 from lapconsole.widgets.words import ASCII, clean
 
 _BARS = (40, 20, 10)
+# How often a recording that is still written is fetched anew, once its end is reached; over a thin link less often.
+GROW_SECONDS = 2.0
+_GROW_SHARE = 20
 
 
 class ReplayScreen(Screen[None], inherit_bindings=False):
-    """Plays the recording of one session, so far or whole."""
+    """Plays the recording of one session. One that is still written grows: at its end it waits for more."""
 
     DEFAULT_CSS = """
     ReplayScreen {
@@ -58,6 +62,7 @@ class ReplayScreen(Screen[None], inherit_bindings=False):
         self._session_id = session_id
         self._state = "fetching"
         self._damage = ""
+        self._grows = False
 
     def compose(self) -> ComposeResult:
         console = console_of(self)
@@ -83,6 +88,7 @@ class ReplayScreen(Screen[None], inherit_bindings=False):
         if platform is None:
             self._refuse("There is no connection yet.", "Play it again when the top line says live.")
             return
+        began, self._grows = monotonic(), self._is_written()
         try:
             source = await platform.recording(self._session_id)
         except Unsupported as error:
@@ -94,8 +100,42 @@ class ReplayScreen(Screen[None], inherit_bindings=False):
             return
         self._state = "reading"
         self._tell()
-        player = await asyncio.to_thread(_player, source)
+        took = monotonic() - began
+        player = await asyncio.to_thread(_player, source, not self._grows)
         self._take(player)
+        del source
+        while self._grows:
+            await asyncio.sleep(max(GROW_SECONDS, _GROW_SHARE * took))
+            if self.is_current and player.ended and not player.behind:
+                took = await self._grow(player)
+
+    def _is_written(self) -> bool:
+        """Whether the recording may still become longer."""
+        session = console_of(self).model.sessions.get(self._session_id)
+        return session is not None and session.status == "ready"
+
+    async def _grow(self, player: Player) -> float:
+        """Fetch what has come since, if anything has; how long the fetching took."""
+        cast, duration = player.cast, player.duration
+        platform, began, more = console_of(self).platform, monotonic(), self._is_written()
+        if platform is None:
+            return 0.0
+        try:
+            source = await platform.recording(self._session_id)
+        except ClientError:
+            self._grows = more  # the link may come back; else the screen that is here is what there is
+            return monotonic() - began
+        took = monotonic() - began
+        if not source.startswith(cast.header):  # another one: the session was restarted
+            self._grows = False
+        else:
+            before, self._grows = len(cast), more
+            await asyncio.to_thread(read_on, cast, source, whole=not more)
+            self._damage = cast.damage
+            if len(cast) > before:
+                self.view.grew(duration)
+        self._tell()
+        return took
 
     def _take(self, player: Player) -> None:
         cast: Cast = player.cast
@@ -107,6 +147,7 @@ class ReplayScreen(Screen[None], inherit_bindings=False):
             self._refuse(f"The recording cannot be read: {cast.damage}.", "Look at the file on the platform.")
         else:
             self._refuse("Nothing has been recorded yet.", "Play it again when the agent has shown something.")
+            self._grows = False
 
     def _refuse(self, what: str, advice: str) -> None:
         self._state = "nothing to play"
@@ -143,7 +184,8 @@ class ReplayScreen(Screen[None], inherit_bindings=False):
             yield ((self._state, "busy"),)
             return
         total = player.duration
-        state: Parts = (("playing" if view.playing else "ended" if player.ended else "paused", "good"),)
+        end = "waiting for more" if self._grows else "ended"
+        state: Parts = (("playing" if view.playing else end if player.ended else "paused", "good"),)
         if player.behind and player.progress < 0.99:
             state = ((f"seeking {player.progress:.0%}", "busy"),)
         time: Parts = ((f"  {clock(player.position)}", "strong"), (f" / {clock(total)}", "muted"))
@@ -191,8 +233,8 @@ class ReplayScreen(Screen[None], inherit_bindings=False):
         self.dismiss(None)
 
 
-def _player(source: bytes) -> Player:
-    return Player(read(source))
+def _player(source: bytes, whole: bool) -> Player:
+    return Player(read(source, whole=whole))
 
 
 def clock(seconds: float) -> str:

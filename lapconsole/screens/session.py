@@ -16,11 +16,12 @@ from lapconsole.client.errors import ClientError
 from lapconsole.client.models import PHASES, Event, Session
 from lapconsole.live.model import Changes
 from lapconsole.screens.base import ConsoleScreen
+from lapconsole.widgets.activity import activity_parts
 from lapconsole.widgets.fields import failure_lines, session_fields
 from lapconsole.widgets.hint_line import HintLine
 from lapconsole.widgets.log_view import LogView
 from lapconsole.widgets.parts import Parts
-from lapconsole.widgets.phase_bar import agent_parts, phase_parts, status_parts
+from lapconsole.widgets.phase_bar import phase_parts, status_parts
 from lapconsole.widgets.sheet import Sheet
 from lapconsole.widgets.timeline import timeline_lines
 from lapconsole.widgets.words import age
@@ -54,6 +55,7 @@ class SessionScreen(ConsoleScreen):
     BINDINGS = keys.bindings("session")
     HINTS = (
         "session.attach",
+        "session.take_over",
         "session.timeline",
         "session.log",
         "session.fields",
@@ -62,16 +64,18 @@ class SessionScreen(ConsoleScreen):
         "session.restart",
         "session.stop",
         "session.delete",
-        "session.take_over",
         "app.help",
+        "app.quit",
         "sheet.last",
         "log.search",
         "log.wrap",
         "session.next",
     )
 
-    def __init__(self, session_id: str) -> None:
+    def __init__(self, session_id: str, *, own: bool = False) -> None:
+        """Who made the session here just now, its `own` one, may drive it at the first attaching."""
         super().__init__()
+        self._own = own
         self._session_id = session_id
         self._session = Session(session_id)  # the last version known, also after it is gone
         self._gone = False
@@ -150,7 +154,7 @@ class SessionScreen(ConsoleScreen):
         first += [dot, (session.agent_name or session.agent_id[:8], "strong"), dot, (session.harness_id, "plain")]
         if session.status not in ("ready", "dead"):
             first += [dot, *phase_parts(session, look)]
-        if told := agent_parts(session, look):
+        if told := activity_parts(session, look):
             first += [dot, *told]
         if session.viewers:
             first += [dot, (f"{session.viewers} watching", "muted")]
@@ -198,7 +202,7 @@ class SessionScreen(ConsoleScreen):
             self.log_view.say(f"cannot be read: {error}")
         else:
             self.log_view.say("")
-            self.log_view.feed(text)
+            self.log_view.feed(text, asked=LOG_LINES)
 
     @work(group="events", exclusive=True, exit_on_error=False)
     async def _read_events(self) -> None:
@@ -258,7 +262,8 @@ class SessionScreen(ConsoleScreen):
     # -- actions
 
     def action_attach(self, take_over: bool = False) -> None:
-        self.console.operations.attach(self._session, take_over=take_over)
+        self.console.operations.attach(self._session, take_over=take_over, own=self._own)
+        self._own = self._own and self._session.status != "ready"
 
     def action_restart(self) -> None:
         self.console.operations.restart(self._session)

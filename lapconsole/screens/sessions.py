@@ -9,9 +9,10 @@ from lapconsole.client.models import Session
 from lapconsole.live.model import Changes, LinkState
 from lapconsole.live.views import SESSION_SORTS, View, sessions_view
 from lapconsole.screens.lists import ListScreen
+from lapconsole.widgets.activity import activity_parts
 from lapconsole.widgets.columns import Column
 from lapconsole.widgets.parts import Look, Parts
-from lapconsole.widgets.phase_bar import agent_parts, bar, status_parts, status_tone
+from lapconsole.widgets.phase_bar import bar, phase_parts, status_parts
 from lapconsole.widgets.table import Table
 from lapconsole.widgets.words import age
 
@@ -27,21 +28,11 @@ def _agent(session: Session, look: Look) -> Parts:
     return ((session.agent_name or session.agent_id[:8], "strong" if session.active else "plain"),)
 
 
-def _bar(session: Session, look: Look) -> Parts:
-    """How far it came up; once it is ready what its agent says it is doing, where it says so."""
-    if told := agent_parts(session, look):
-        return told
-    quiet = session.status in ("ready", "dead")
-    return bar(session.furthest, "muted" if quiet else status_tone(session, look.now), look.glyphs)
-
-
-def _step(session: Session, look: Look) -> Parts:
-    quiet = session.status in ("ready", "dead") or not session.furthest
-    return (("" if quiet else f"{session.furthest}/10", "plain"),)
-
-
-def _phase(session: Session, look: Look) -> Parts:
-    return (("" if session.status in ("ready", "dead") else session.phase or "", "muted"),)
+def _doing(session: Session, look: Look) -> Parts:
+    """How far it came up; once it is ready what its agent is doing, where that is told."""
+    if session.status == "ready":
+        return activity_parts(session, look) or ((look.glyphs.dash, "muted"),)
+    return bar(session.furthest, "muted", look.glyphs) if session.status == "dead" else phase_parts(session, look)
 
 
 def _age(session: Session, look: Look) -> Parts:
@@ -58,7 +49,7 @@ def _seen(session: Session, look: Look) -> Parts:
 COLUMNS: tuple[Column[Session], ...] = (
     Column("status", "STATUS", status_parts, 10, sort="status", live=True),
     Column("agent", "AGENT", _agent, 12, sort="agent", grow=2, most=28),
-    Column("session", "SESSION", _name, 14, sort="title", grow=3, most=48, fold=5),
+    Column("session", "SESSION", _name, 14, sort="title", grow=3, most=48, fold=4),
     Column(
         "harness",
         "HARNESS",
@@ -67,13 +58,11 @@ COLUMNS: tuple[Column[Session], ...] = (
         sort="harness",
         grow=1,
         most=16,
-        fold=4,
+        fold=5,
     ),
-    Column("phase", "PHASE", _bar, 11, sort="phase", live=True),
-    Column("step", "", _step, 5, fold=6),
-    Column("name", "", _phase, 12, grow=1, most=17, fold=7),
+    Column("doing", "DOING", _doing, 16, sort="doing", grow=4, most=72, live=True, good=26),
     Column("age", "AGE", _age, 4, sort="created", descending=True, right=True, live=True, fold=1),
-    Column("seen", "ACTIVE", _seen, 6, sort="seen", descending=True, right=True, live=True, fold=3),
+    Column("seen", "ACTIVE", _seen, 6, sort="seen", descending=True, right=True, live=True, fold=6),
 )
 
 
@@ -84,15 +73,17 @@ class SessionsScreen(ListScreen):
     HINTS = (
         "table.open",
         "sessions.attach",
+        "sessions.take_over",
         "sessions.new",
         "sessions.wall",
         "list.filter",
         "sessions.faults",
         "table.sort",
         "app.agents",
+        "app.skills",
+        "app.pool",
         "app.help",
         "app.quit",
-        "sessions.take_over",
         "sessions.restart",
         "sessions.stop",
         "sessions.delete",

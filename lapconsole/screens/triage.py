@@ -1,4 +1,4 @@
-"""What needs a look: failed sessions, agents that wait for a person, bring-ups that take too long; kept by id."""
+"""What needs a look: agents that wait for a person, or have ended, failed sessions, bring-ups that take too long."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from lapconsole.client.models import Session
 from lapconsole.live.model import LiveModel
 from lapconsole.widgets.phase_bar import too_long
 
-_RANKS = {"failed": 0, "creating": 3, "ready": 4, "dead": 5}
+_WAITING, _ENDED, _TOO_LONG = 0, 1, 3
+_RANKS = {"failed": 2, "creating": 4, "ready": 5, "dead": 6}
 _FAR = 1e11  # seconds; more than any time of day, so that a rank always outweighs an age
 
 
 class Triage:
-    """Keeps failed, blocked and creating sessions apart, so that nothing here costs more with many healthy ones."""
+    """Keeps the ids of such sessions apart, so that nothing here costs more with many healthy ones."""
 
     def __init__(self, model: LiveModel, clock: Callable[[], datetime]) -> None:
         self._model = model
         self._clock = clock
         self._creating: set[str] = set()
         self._failed: set[str] = set()
-        self._blocked: set[str] = set()
+        self._needing: set[str] = set()
         self.changed(model.sessions.keys())
 
     def changed(self, ids: Collection[str]) -> None:
@@ -31,7 +32,7 @@ class Triage:
             status = session.status if session else ""
             (self._creating.add if status == "creating" else self._creating.discard)(session_id)
             (self._failed.add if status == "failed" else self._failed.discard)(session_id)
-            (self._blocked.add if session and session.blocked else self._blocked.discard)(session_id)
+            (self._needing.add if session and session.needs_you else self._needing.discard)(session_id)
 
     @property
     def stuck(self) -> frozenset[str]:
@@ -40,25 +41,28 @@ class Triage:
         return frozenset(id for id in self._creating if too_long(self._model.sessions[id], now))
 
     @property
-    def blocked(self) -> int:
-        """How many agents wait for a person."""
-        return len(self._blocked)
+    def needing(self) -> int:
+        """How many agents wait for a person, or have ended."""
+        return len(self._needing)
 
     def worst(self, limit: int) -> list[Session]:
         """At most `limit` sessions that need a look, worst first, then newest first."""
-        wanted = [self._model.sessions[id] for id in (*self._failed, *self._blocked, *self.stuck)]
+        wanted = [self._model.sessions[id] for id in (*self._needing, *self._failed, *self.stuck)]
         return sorted(wanted, key=self.key)[:limit]
 
     @property
     def count(self) -> int:
         """How many sessions need a look."""
-        return len(self._failed) + len(self._blocked) + len(self.stuck)
+        return len(self._failed) + len(self._needing) + len(self.stuck)
 
     def key(self, session: Session) -> float:
-        """Sorts faults first: failed, needing you, coming up too long, coming up, ready, dead; each newest first."""
-        rank = _RANKS.get(session.status, 5)
-        if session.blocked:
-            rank = 1
+        """Sorts who needs a person first, each newest first.
+
+        Waiting for one, ended agents, failed, coming up too long, coming up, ready, dead.
+        """
+        rank = _RANKS.get(session.status, 6)
+        if session.needs_you and session.activity is not None:
+            rank = _WAITING if session.activity.state == "waiting_for_input" else _ENDED
         elif too_long(session, self._clock()):
-            rank = 2
+            rank = _TOO_LONG
         return rank * _FAR - (session.created_at.timestamp() if session.created_at else 0.0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from textual.containers import Container, Vertical
 from textual.strip import Strip
 from textual.widget import Widget
+from textual.widgets import Static
 from textual.worker import Worker
 
 from lapconsole import keys
@@ -15,8 +16,9 @@ from lapconsole.live.model import Changes
 from lapconsole.screens.base import ConsoleScreen, console_of
 from lapconsole.terminal.attachment import Attachment, Phase, State
 from lapconsole.terminal.surface import Surface
+from lapconsole.widgets.activity import activity_parts
 from lapconsole.widgets.parts import Look, Part, Parts, strip_of, tone
-from lapconsole.widgets.phase_bar import agent_parts, status_parts
+from lapconsole.widgets.phase_bar import status_parts
 from lapconsole.widgets.words import clean, plural
 
 MOST = 9
@@ -140,7 +142,7 @@ class Tile(Vertical):
         """What keeps it from being seen, else what the agent is doing."""
         state = self.state
         if state.phase is Phase.LIVE:
-            return agent_parts(self.session, look) or status_parts(self.session, look)
+            return activity_parts(self.session, look) or status_parts(self.session, look)
         if state.phase in (Phase.FINDING, Phase.CONNECTING):
             return (("connecting", "busy"),)
         cause = clean(state.cause)
@@ -149,22 +151,29 @@ class Tile(Vertical):
 
 
 class WallScreen(ConsoleScreen):
-    """Screens of these sessions, as many as there is room for. They are watched while the wall is on top."""
+    """Screens of sessions, as many as there is room for. They are watched while the wall is on top.
+
+    Whose session ends leaves it, and who becomes ready joins it at the end.
+    """
 
     DEFAULT_CSS = """
     WallScreen {
         #grid { layout: grid; grid-gutter: 0 1; height: 1fr; }
         Tile { width: 1fr; height: 1fr; }
         Caption { height: 1; }
+        #none { display: none; height: 1fr; content-align: center middle; color: $tone-muted; }
+        &.-empty #none { display: block; }
+        &.-empty #grid { display: none; }
     }
     """
     BINDINGS = keys.bindings("wall")
-    HINTS = ("wall.attach", "wall.back", "wall.take_over", "app.help")
+    HINTS = ("wall.attach", "wall.take_over", "wall.back", "app.help")
 
-    def __init__(self, sessions: Sequence[Session]) -> None:
-        """`sessions`: at least one, at most MOST."""
+    def __init__(self, ready: Callable[[], Sequence[Session]]) -> None:
+        """`ready` gives the sessions to be shown, the first MOST of them."""
         super().__init__()
-        self.tiles = [Tile(number, session) for number, session in enumerate(sessions, start=1)]
+        self._ready = ready
+        self.tiles = [Tile(number, session) for number, session in enumerate(ready()[:MOST], start=1)]
         self._chosen = 0
         self._shape = (1, 1)
         self._on_top = False
@@ -175,6 +184,7 @@ class WallScreen(ConsoleScreen):
 
     def body(self) -> Iterable[Widget]:
         yield Container(*self.tiles, id="grid")
+        yield Static("No session is ready now. One that becomes ready appears here.", id="none", markup=False)
 
     @property
     def shown(self) -> list[Tile]:
@@ -189,11 +199,16 @@ class WallScreen(ConsoleScreen):
     # -- news
 
     def on_resize(self) -> None:
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Lay out what there is to show."""
         # All but the status line and the hint line.
         self._shape = across, down = shape(len(self.tiles), self.size.width, self.size.height - 2)
         grid = self.query_one("#grid").styles
         grid.grid_size_columns, grid.grid_size_rows = across, down
-        self._chosen = min(self._chosen, len(self.shown) - 1)
+        self._chosen = max(0, min(self._chosen, len(self.shown) - 1))
+        self.set_class(not self.tiles, "-empty")
         self._settle()
 
     def on_screen_resume(self) -> None:
@@ -215,7 +230,32 @@ class WallScreen(ConsoleScreen):
         for tile in self.tiles:
             if tile.session.id in changes.sessions:
                 tile.session = self.console.model.sessions.get(tile.session.id, tile.session)
+        if changes.sessions:
+            self._follow()
         self._draw()
+
+    def _follow(self) -> None:
+        """Let go of the screens of sessions that have ended, and take in those that are ready now.
+
+        One that comes up anew, after a restart, keeps its place.
+        """
+        known, before = self.console.model.sessions, self.tiles
+        chosen = before[self._chosen] if before else None
+        stay = [tile for tile in before if tile.session.id in known and not tile.session.ended]
+        shown = {tile.session.id for tile in stay}
+        new = [Tile(0, session) for session in self._ready() if session.id not in shown][: MOST - len(stay)]
+        if len(stay) == len(before) and not new:
+            return
+        for tile in before:
+            if tile not in stay:
+                tile.stop()
+                tile.remove()
+        self.tiles = [*stay, *new]
+        for number, tile in enumerate(self.tiles, start=1):
+            tile.number = number
+        self._chosen = self.tiles.index(chosen) if chosen in self.tiles else self._chosen
+        self.query_one("#grid").mount_all(new)
+        self._arrange()
 
     def _draw(self) -> None:
         for place, tile in enumerate(self.tiles):
@@ -238,7 +278,8 @@ class WallScreen(ConsoleScreen):
             self.action_attach()
 
     def action_attach(self, take_over: bool = False) -> None:
-        self.console.operations.attach(self.shown[self._chosen].session, take_over=take_over)
+        if self.shown:
+            self.console.operations.attach(self.shown[self._chosen].session, take_over=take_over)
 
     def action_back(self) -> None:
         self.dismiss(None)

@@ -14,9 +14,10 @@ GAP = 2
 class Column(NamedTuple, Generic[Row]):
     """One column: what it shows, what sorting by it means, and the cells it needs.
 
-    `width` is the least it is drawn with; `grow` is its share of what is left over, up to `most` cells in all;
-    columns with a higher `fold` disappear first when there is no room, `fold` 0 never does. `sort` names a sort of
-    the view, "" for none, and `descending` its usual direction. `live` cells change with the clock alone.
+    `width` is the least it is drawn with, `good` (if it is more) the width that others fold away for; `grow` is its
+    share of what is left over, up to `most` cells in all; columns with a higher `fold` disappear first when there is no
+    room, `fold` 0 never does. `sort` names a sort of the view, "" for none, and `descending` its usual direction.
+    `live` cells change with the clock alone.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Column(NamedTuple, Generic[Row]):
     fold: int = 0
     right: bool = False
     live: bool = False
+    good: int = 0
 
 
 def lay_out(columns: Sequence[Column[Row]], available: int) -> tuple[list[tuple[Column[Row], int]], list[Column[Row]]]:
@@ -41,9 +43,13 @@ def lay_out(columns: Sequence[Column[Row]], available: int) -> tuple[list[tuple[
     shown = list(columns)
     while _needed(shown) > available and (foldable := [column for column in shown if column.fold]):
         shown.remove(max(reversed(foldable), key=lambda column: column.fold))
-    widths = {column.id: column.width for column in shown}
+    widths = {column.id: max(column.width, column.good) for column in shown}
     spare = available - _needed(shown)
-    growing = [column for column in shown if column.grow and column.most > column.width]
+    for column in shown:  # nothing is left to fold
+        less = min(max(0, -spare), widths[column.id] - column.width)
+        widths[column.id] -= less
+        spare += less
+    growing = [column for column in shown if column.grow and column.most > widths[column.id]]
     while spare > 0 and growing:
         share = sum(column.grow for column in growing)
         for column in growing:
@@ -56,4 +62,4 @@ def lay_out(columns: Sequence[Column[Row]], available: int) -> tuple[list[tuple[
 
 
 def _needed(columns: Sequence[Column[Row]]) -> int:
-    return sum(column.width for column in columns) + GAP * max(0, len(columns) - 1)
+    return sum(max(column.width, column.good) for column in columns) + GAP * max(0, len(columns) - 1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 
 from lapconsole.client.models import Agent, Session
 from lapconsole.keys import Keymap
+from lapconsole.widgets.activity import words_since
 from lapconsole.widgets.parts import Look, Parts, wrap_parts
 from lapconsole.widgets.phase_bar import phase_parts, status_parts
 from lapconsole.widgets.words import age, clean, clean_lines, duration
@@ -29,10 +31,16 @@ def field_lines(fields: Iterable[Field], width: int) -> list[Parts]:
 
 def text_lines(text: str, width: int, *, limit: int) -> list[Parts]:
     """A longer text, wrapped, at most `limit` lines of it."""
-    lines = [part for line in clean_lines(text) for part in wrap_parts(("", "plain"), line, "plain", width)]
+    lines = [part for line in clean_lines(text) for part in indented(line, "plain", width)]
     if len(lines) > limit:
         return [*lines[: limit - 1], ((f"… {len(lines) - limit + 1} more lines", "muted"),)]
     return lines
+
+
+def indented(line: str, tone: str, width: int) -> list[Parts]:
+    """A line, wrapped under its own indentation."""
+    text = line.lstrip(" ")
+    return wrap_parts((" " * min(len(line) - len(text), width // 2), "plain"), text, tone, width)
 
 
 def heading(text: str) -> list[Parts]:
@@ -59,16 +67,6 @@ def failure_lines(session: Session, look: Look, width: int, keymap: Keymap, scop
     return [*lines, ()]
 
 
-def agent_words(session: Session) -> str:
-    """What the agent says it is doing, with its own words: `blocked: Permission needed, run the tests?`."""
-    state = session.terminal.agent_state if session.terminal is not None else None
-    if state is None or not session.agent_state or session.agent_state == "clear":
-        return ""
-    state_word = "needs you" if session.blocked else state.state
-    told = ", ".join(dict.fromkeys(filter(None, (state.title, state.message))))
-    return f"{state_word}: {told}" if told else state_word
-
-
 def session_summary(session: Session, look: Look, width: int) -> list[Parts]:
     """The facts that matter beside a list."""
     label = (f"{'status':<{LABEL}}", "muted")
@@ -79,7 +77,7 @@ def session_summary(session: Session, look: Look, width: int) -> list[Parts]:
         ("title", session.title or session.title_preview or ""),
         ("agent", session.agent_name or session.agent_id),
         ("harness", _harness(session)),
-        ("agent says", agent_words(session)),
+        ("doing", words_since(session, look.now)),
         ("created", moment(session.created_at, look.now)),
         ("last activity", moment(session.last_seen_at, look.now) or "none yet"),
         ("viewers", str(session.viewers) if session.viewers else ""),
@@ -101,6 +99,7 @@ def session_fields(session: Session, look: Look, width: int) -> list[Parts]:
         ("phase", session.phase or "not reported"),
         ("phase detail", session.phase_detail or ""),
         ("failure", session.failure_reason or ""),
+        ("doing", words_since(session, now)),
         ("created", moment(session.created_at, now)),
         ("coming up since", moment(session.creating_since, now)),
         ("ready", moment(session.ready_at, now)),
@@ -135,7 +134,6 @@ def _terminal_fields(session: Session, now: datetime) -> Iterable[Field]:
     """What the terminal has told."""
     if (told := session.terminal) is None:
         return
-    yield "agent says", agent_words(session)
     yield "window title", told.title
     if told.progress is not None and told.progress.state not in ("", "none"):
         percent = "" if told.progress.state == "indeterminate" else f"{told.progress.value}%"
@@ -146,8 +144,10 @@ def _terminal_fields(session: Session, now: datetime) -> Iterable[Field]:
     yield "bell", moment(told.bell_at, now)
 
 
-def agent_fields(agent: Agent, look: Look, width: int) -> list[Parts]:
-    """Every field of an agent; values of its variables are never shown."""
+def agent_fields(
+    agent: Agent, look: Look, width: int, *, skills: Mapping[str, str] = MappingProxyType({}), prompt: bool = True
+) -> list[Parts]:
+    """Every field of an agent; values of its variables are never shown. `skills` names skills by id."""
     fields = (
         ("name", agent.name or "unnamed"),
         ("model", agent.model or ""),
@@ -159,7 +159,8 @@ def agent_fields(agent: Agent, look: Look, width: int) -> list[Parts]:
         ("created", moment(agent.created_at, look.now)),
         ("sessions ever", "" if agent.session_count is None else str(agent.session_count)),
         ("mcp servers", ", ".join(agent.mcp_servers)),
-        ("skills", ", ".join(agent.attached_skill_ids)),
+        ("skills", ", ".join(skills.get(id, id) for id in agent.attached_skill_ids)),
+        ("memories told", _memories_told(agent)),
         ("may reach", ", ".join(agent.allow_out)),
         ("may not reach", ", ".join(agent.deny_out)),
         ("files", ", ".join(file.sandbox_path for file in agent.sandbox_files)),
@@ -169,10 +170,15 @@ def agent_fields(agent: Agent, look: Look, width: int) -> list[Parts]:
     if agent.env_vars:
         lines += heading("Variables")
         lines += field_lines(((key, MASK) for key in sorted(agent.env_vars)), width)
-    for title, text in (("Requirements", agent.requirements), ("Prompt", agent.prompt)):
+    for title, text in (("Requirements", agent.requirements), ("Prompt", agent.prompt if prompt else None)):
         if text:
             lines += [*heading(title), *text_lines(text, width, limit=200)]
     return lines
+
+
+def _memories_told(agent: Agent) -> str:
+    limit = agent.preload_memory_limit
+    return "" if limit is None else f"pinned ones and the first {limit} of the others"
 
 
 def moment(at: datetime | None, now: datetime) -> str:

@@ -11,6 +11,8 @@ from textual.widget import Widget
 from lapconsole.keys import BY_ID, Keymap
 from lapconsole.widgets.parts import Part, Parts, one_line, plain, strip_of, tone
 
+CLOSING = ("app.help", "app.quit")
+
 
 class HintLine(Widget):
     """`enter open  a attach  …  ? help`: the hints named first stay longest; `note` stands at the right."""
@@ -32,11 +34,11 @@ class HintLine(Widget):
         width = self.size.width
         note = f" {self._note} " if self._note else " "
         room = width - cell_len(note)
-        # Help is always named, at the end: it is where everything that does not fit is found.
-        closing = self._hint("app.help") if "app.help" in self._actions else ()
+        # Help is always named, at the end: it is where everything that does not fit is found. And the way out.
+        closing = tuple(part for action in CLOSING if action in self._actions for part in self._hint(action))
         parts: list[Part] = [(" ", "plain")]
         for action in self._actions:
-            if action == "app.help":
+            if action in CLOSING:
                 continue
             hint = self._hint(action)
             if cell_len(plain((*parts, *hint, *closing))) > room:

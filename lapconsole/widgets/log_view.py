@@ -19,6 +19,7 @@ from lapconsole.widgets.words import UNICODE, Glyphs, clean, clean_lines, plural
 
 MAXIMUM_LINES = 5000
 GAP_LINE = "… lines were written faster than they could be read …"
+ANEW_LINE = "… a new log begins …"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +73,19 @@ class LogView(Sheet):
         """The lines held."""
         return self._text
 
-    def feed(self, tail: str) -> None:
-        """Take over a newer tail of the log; what is already here is recognised."""
+    def feed(self, tail: str, *, asked: int = 0) -> None:
+        """Take over a newer tail of the log, of at most `asked` lines; what is already here is recognised."""
         lines = clean_lines(tail.rstrip("\n")) if tail.strip() else []
         known = overlap(self._text, lines)
+        if not known and (known := overlap(self._text[:-1], lines)):
+            # The last line was not complete when it was read.
+            self._drop_last()
         new = lines[known:]
         if not new:
             return
         if self._text and not known:
-            new = [GAP_LINE, *new]
+            # A log shorter than what was asked for is there from its beginning: nothing is missing before it.
+            new = [ANEW_LINE if len(lines) < asked else GAP_LINE, *new]
         self._append(new)
 
     def say(self, status: str) -> None:
@@ -99,6 +104,12 @@ class LogView(Sheet):
             self.unseen += len(new)
         self._resize(gone)
         self._retitle()
+
+    def _drop_last(self) -> None:
+        del self._text[-1]
+        end = self._dropped + len(self._text)
+        while self._rows and self._rows[-1].line >= end:
+            del self._rows[-1]
 
     def _trim(self) -> int:
         """Drop the oldest lines over the limit; gives the number of rows that went with them."""
@@ -260,7 +271,7 @@ class LogView(Sheet):
         return strip_of(self, parts, width, self.rich_style, ellipsis=self._glyphs.ellipsis)
 
     def _marked(self, row: _Row) -> Parts:
-        tone = "muted" if row.text == GAP_LINE else "strong" if row.line == self._match else "plain"
+        tone = "muted" if row.text in (GAP_LINE, ANEW_LINE) else "strong" if row.line == self._match else "plain"
         if not self._needle:
             return ((row.text, tone),)
         parts: list[Part] = []

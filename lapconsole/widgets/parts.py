@@ -111,6 +111,7 @@ def _styles(variables: Mapping[str, str]) -> dict[str, Style]:
         for name in ("local", "production", "staging", "other")
     }
     styles["plain"] = Style()
+    styles["italic"] = Style(italic=True)
     styles["accent"] = Style(color=colour("accent"))
     styles["match"] = Style(bgcolor=colour("match-background"), bold=True)
     styles["line"] = Style(bgcolor=colour("line-background"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from lapconsole.client.models import PHASES, Session
+from lapconsole.widgets.activity import call_parts
 from lapconsole.widgets.parts import Look, Parts
 from lapconsole.widgets.words import Glyphs
 
@@ -35,21 +36,10 @@ def status_glyph(session: Session, look: Look) -> str:
 
 
 def status_parts(session: Session, look: Look) -> Parts:
-    """`● ready`: at most ten cells for the statuses of seed 000."""
+    """`● ready`, or why its agent needs a person: at most ten cells for the statuses of seed 000."""
+    if call := call_parts(session, look):
+        return call
     return ((f"{status_glyph(session, look)} {session.status or 'unknown'}", status_tone(session, look.now)),)
-
-
-def agent_parts(session: Session, look: Look) -> Parts:
-    """`▲ needs you`: what the agent says it is doing, in at most eleven cells; nothing when it does not say."""
-    glyphs = look.glyphs
-    told = {
-        "working": (f"{glyphs.creating} working", "busy"),
-        "blocked": (f"{glyphs.stuck} needs you", "warn"),
-        "idle": (f"{glyphs.dead} idle", "muted"),
-        "done": (f"{glyphs.done} done", "good"),
-        "error": (f"{glyphs.failed} error", "bad"),
-    }.get(session.agent_state)
-    return () if told is None else (told,)
 
 
 def bar(step: int, tone: str, glyphs: Glyphs) -> Parts:

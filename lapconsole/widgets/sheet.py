@@ -87,7 +87,7 @@ class Sheet(ScrollView, can_focus=True, inherit_bindings=False):
         parts = ((f"{rule} ", "muted"), (self._title, "title" if self.has_focus else "strong"), (" ", "muted"))
         fitted = fit_parts(parts, width, ellipsis=self._glyphs.ellipsis)
         # What pads a short title is drawn as the rest of the rule.
-        if fitted[-1][1] == "plain":
+        if fitted and fitted[-1][1] == "plain":
             fitted = (*fitted[:-1], (rule * len(fitted[-1][0]), "muted"))
         return strip_of(self, fitted, width, self.rich_style)
 

@@ -50,13 +50,13 @@ def _retry(link: Link, now: datetime) -> str:
     return f", retry in {seconds}s"
 
 
-def count_parts(counts: Mapping[str, int], blocked: int, stuck: int, look: Look) -> Parts:
-    """`2 failed · 1 needs you · 1 too long · 3 creating · 41 ready`; nothing is counted twice or said of none."""
+def count_parts(counts: Mapping[str, int], needing: int, stuck: int, look: Look) -> Parts:
+    """`1 needs you · 2 failed · 1 too long · 3 creating · 41 ready`; nothing is counted twice or said of none."""
     creating = max(0, counts.get("creating", 0) - stuck)
-    ready = max(0, counts.get("ready", 0) - blocked)
+    ready = max(0, counts.get("ready", 0) - needing)
     shown = [
+        (f"{needing} need{'s' * (needing == 1)} you", "warn", needing),
         (f"{counts.get('failed', 0)} failed", "bad", counts.get("failed", 0)),
-        (f"{blocked} need{'s' * (blocked == 1)} you", "warn", blocked),
         (f"{stuck} too long", "warn", stuck),
         (f"{creating} creating", "busy", creating),
         (f"{ready} ready", "good", ready),
@@ -79,13 +79,13 @@ class StatusLine(Widget):
         self._variants: list[tuple[Parts, Parts]] = []
 
     def show(
-        self, link: Link, counts: Mapping[str, int], blocked: int, stuck: int, errors: int, crumb: str, look: Look
+        self, link: Link, counts: Mapping[str, int], needing: int, stuck: int, errors: int, crumb: str, look: Look
     ) -> None:
         """Take over what is to be told; the line is drawn again only when it reads differently."""
         full, brief = link_parts(link, look), link_parts(link, look, brief=True)
         where: Parts = ((f"{crumb}  ", "strong"),) if crumb else ()
-        told = count_parts(counts, blocked, stuck, look)
-        faults = count_parts({"failed": counts.get("failed", 0)}, blocked, stuck, look)
+        told = count_parts(counts, needing, stuck, look)
+        faults = count_parts({"failed": counts.get("failed", 0)}, needing, stuck, look)
         wrong: Parts = ((f"   ! {errors}", "bad"),) if errors else ()
         clock: Parts = ((look.now.strftime("   %H:%MZ"), "muted"),)
         variants = [

@@ -21,7 +21,7 @@ from lapconsole import keys
 from lapconsole.live.views import E, View
 from lapconsole.widgets.columns import GAP, Column, lay_out
 from lapconsole.widgets.parts import Look, Part, Parts, fit_parts, plain, scroll_quietly, strip_of, tone
-from lapconsole.widgets.words import UNICODE, Glyphs, clean
+from lapconsole.widgets.words import UNICODE, Glyphs, clean, wrap
 
 HEADER = 2  # the title rule and the column titles
 MARGIN = 2  # the cursor mark and a space, before the first column
@@ -92,6 +92,7 @@ class Table(ScrollView, Generic[E], can_focus=True, inherit_bindings=False):
         self.title = title
         self.scope = "all"
         self.empty: tuple[str, ...] = ()
+        self.known = True  # False while the rows are still to come
         self._cursor: str | None = None
         self._index = 0  # the line the cursor was last on
         self._layout: list[tuple[Column[E], int]] = []
@@ -304,7 +305,7 @@ class Table(ScrollView, Generic[E], can_focus=True, inherit_bindings=False):
         shown, total = len(view), self._total()
         # A filter is part of what one is looking at; the order is a note, and gives way when there is no room.
         scope = f"/{clean(view.filter)}" if view.filter.strip() else self.scope
-        count = f"[{shown}]" if shown == total else f"[{shown} of {total}]"
+        count = "" if not (self.known or shown) else f"[{shown}]" if shown == total else f"[{shown} of {total}]"
         name = "title" if self.has_focus else "strong"
         left: tuple[Part, ...] = (
             (f"{glyphs.rule} ", "muted"),
@@ -370,7 +371,7 @@ class Table(ScrollView, Generic[E], can_focus=True, inherit_bindings=False):
                 "Press esc to clear the filter.",
             )
         else:
-            lines = self.empty
+            lines = tuple(piece for line in self.empty for piece in wrap(line, width - 2 * MARGIN))
         first = max(0, min(4, (self._page - len(lines)) // 3))
         if not first <= y < first + len(lines):
             return Strip.blank(width, self.rich_style)

@@ -16,7 +16,7 @@ class VariablesArea(TextArea):
 
     def __init__(self, id: str) -> None:
         super().__init__(
-            id=id, compact=True, soft_wrap=False, tab_behavior="focus", placeholder="KEY=VALUE, one a line"
+            id=id, compact=True, soft_wrap=False, tab_behavior="focus", placeholder="one a line, e.g. API_KEY=value"
         )
         self.cursor_blink = False
         self._revealed = False

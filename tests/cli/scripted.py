@@ -19,6 +19,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from tests.conversation import Session
+
 KEY = "sk-test-0123456789abcdef"
 MANAGED = "/api/v1/managed_agents"
 AGENT_ID = "11111111-1111-4111-8111-111111111111"
@@ -38,7 +40,10 @@ def session(status: str = "ready", phase: str | None = None, **fields: Any) -> d
 
 @dataclass
 class Script:
-    """What the platform says. `readings` are a session's states, one a GET, the last one for ever."""
+    """What the platform says. `readings` are a session's states, one a GET, the last one for ever; so are `logs`.
+
+    `listed` are the rows of the list of sessions: the last reading when there are none.
+    """
 
     agents: list[dict[str, Any]] = field(default_factory=lambda: [agent("coder")])
     readings: list[dict[str, Any] | int] = field(default_factory=lambda: [session()])
@@ -48,6 +53,10 @@ class Script:
     greeting: str = "hello from the agent\r\n"
     ignores_search: bool = False
     page: int = 200
+    talk: Session = field(default_factory=Session)
+    logs: list[str] = field(default_factory=lambda: [""])
+    skills: list[dict[str, Any]] = field(default_factory=list)
+    listed: list[dict[str, Any]] = field(default_factory=list)
 
     base: str = ""
     requests: list[str] = field(default_factory=list)
@@ -101,7 +110,7 @@ def _app(script: Script) -> Starlette:
 
     async def list_sessions(request: Request) -> Response:
         readings = [reading for reading in script.readings if isinstance(reading, dict)]
-        return refusal(request) or JSONResponse(readings[-1:])
+        return refusal(request) or JSONResponse(script.listed or readings[-1:])
 
     async def create_session(request: Request) -> Response:
         return refusal(request) or JSONResponse(session("creating", "creating_sandbox"))
@@ -114,6 +123,16 @@ def _app(script: Script) -> Starlette:
         if isinstance(reading, int):
             return JSONResponse({"error": "scripted"}, reading)
         return JSONResponse(reading)
+
+    async def stop(request: Request) -> Response:
+        return refusal(request) or JSONResponse({"id": SESSION_ID, "status": "dead"})
+
+    async def sandbox_logs(request: Request) -> Response:
+        log = script.logs.pop(0) if len(script.logs) > 1 else script.logs[0]
+        return refusal(request) or PlainTextResponse(log)
+
+    async def list_skills(request: Request) -> Response:
+        return refusal(request) or JSONResponse({"data": script.skills})
 
     async def diagnose(request: Request) -> Response:
         refused = refusal(request)
@@ -148,6 +167,10 @@ def _app(script: Script) -> Starlette:
             Route(f"{MANAGED}/sessions", list_sessions),
             Route(f"{MANAGED}/sessions/{{id}}", read_session),
             Route(f"{MANAGED}/sessions/{{id}}/diagnose", diagnose),
+            Route(f"{MANAGED}/sessions/{{id}}/stop", stop, methods=["POST"]),
+            Route(f"{MANAGED}/sessions/{{id}}/sandbox_logs", sandbox_logs),
+            Route("/api/v1/skills", list_skills),
+            *script.talk.routes(),
             WebSocketRoute(f"{MANAGED}/sessions/{{id}}/tty", tty),
         ]
     )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lapconsole.client.models import (
     PHASES,
+    Activity,
     Agent,
     AgentState,
     Attached,
@@ -90,14 +91,47 @@ def test_what_the_terminal_told_is_read() -> None:
         AgentState("blocked", "codex", "permission", "May I?", "rm  x", moment),
     )
     assert session.attached == (Attached("alice@host", "drive", moment), Attached())
-    assert (session.agent_state, session.blocked) == ("blocked", True)
-    assert Session.from_json({**SESSION, "status": "dead", "terminal": told}).agent_state == ""
 
 
 @pytest.mark.parametrize("told", [None, 3, [], {}, {"agent_state": "blocked"}, {"agent_state": {"state": ["blocked"]}}])
 def test_a_terminal_that_tells_nothing_or_nonsense(told: object) -> None:
     session = Session.from_json({**SESSION, "status": "ready", "terminal": told, "attached": told})
-    assert (session.agent_state, session.blocked, session.attached) == ("", False, ())
+    assert session.attached == ()
+    assert session.terminal is None or session.terminal.agent_state in (None, AgentState())
+
+
+def test_what_the_agent_is_doing_is_read() -> None:
+    told = {"state": "waiting_for_input", "since": AT, "reason": "permission", "message": "Bash:\x1b rm x"}
+    session = Session.from_json({**SESSION, "status": "ready", "activity": told})
+    moment = datetime.fromisoformat(AT)
+    assert session.activity == Activity("waiting_for_input", moment, "permission", "Bash:  rm x")
+    assert session.needs_you
+    assert not Session.from_json({**SESSION, "status": "dead", "activity": told}).needs_you
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "needs"),
+    [
+        ("waiting_for_input", None, True),
+        ("idle", "exited", True),
+        ("idle", "crashed", True),
+        ("idle", "error", True),
+        ("idle", "turn_finished", False),
+        ("working", None, False),
+        ("unknown", "started", False),
+        ("dreaming", "newer", False),
+    ],
+)
+def test_who_needs_a_person(state: str, reason: str | None, needs: bool) -> None:
+    session = Session.from_json({**SESSION, "status": "ready", "activity": {"state": state, "reason": reason}})
+    assert session.needs_you is needs
+
+
+@pytest.mark.parametrize("told", [None, 3, [], "idle", {}, {"state": ["idle"], "since": 5, "message": {}}])
+def test_an_activity_that_is_none(told: object) -> None:
+    session = Session.from_json({**SESSION, "status": "ready", "activity": told})
+    assert session.activity in (None, Activity())
+    assert not session.needs_you
 
 
 def test_an_agent_is_read() -> None:
@@ -217,6 +251,6 @@ def test_reading_never_raises(value: object) -> None:
     assert 0 <= session.step <= 10 and 0 <= session.furthest <= 10
     for text in (agent.label, session.label, session.status, event.type):
         text.encode()
-    assert isinstance(session.blocked, bool)
+    assert isinstance(session.needs_you, bool)
     session.following(Session.from_json(SESSION)).age(NOW)
     assert session == Session.from_json(json.loads(json.dumps(value)))

@@ -324,7 +324,7 @@ async def test_a_refused_key_is_said_and_tried_again(fake: FakePlatform, has_fee
             Reply(500, {"error": "internal error"}),
             "the platform answers 500 Internal Server Error: internal error",
         ),
-        (AGENTS, Reply(200, b"<html>"), "the platform answers 200 OK: the answer is not JSON"),
+        (AGENTS, Reply(200, b"<html>"), "no LAP platform answers there: the answer is not JSON"),
         (AGENTS, cut, "the connection was closed in the middle of an answer"),
         (AGENTS, hold, "timed out after 1 s"),
     ],

@@ -206,6 +206,7 @@ async def attached(
     prepare: Callable[[Harness], None] = lambda harness: None,
     two_way: bool = False,
     preferences: dict[str, Any] | None = None,
+    own: bool = True,
 ) -> AsyncIterator[Attached]:
     harness = Harness(two_way=two_way)
     await harness.start()
@@ -215,7 +216,7 @@ async def attached(
     app = console(platform=platform, preferences=preferences)
     try:
         async with app.run_test(size=size) as pilot:
-            app.open_terminal(ready_session().id)
+            app.open_terminal(ready_session().id, own=own)
             await until(lambda: isinstance(app.screen, AttachScreen), "the screen")
             screen = app.screen
             assert isinstance(screen, AttachScreen)

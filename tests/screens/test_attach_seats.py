@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -64,9 +65,11 @@ async def test_alone_one_drives_at_once(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", [(80, 24), (120, 35), (200, 50)])
 async def test_while_another_drives_one_watches_and_nothing_is_typed(size: tuple[int, int]) -> None:
     async with attached(size=size, two_way=True, prepare=alice_drives) as it:
-        await it.until_line("○ watching, alice@host drives")
+        await it.until_line("○ watching")
+        await it.until_line("alice@host")
+        assert it.line.endswith(" Ctrl+] t takes over ")
         await it.pilot.press("x", "enter", "ctrl+c")
-        await it.until_line("watching: Ctrl+] t takes over")
+        await it.until_line("nothing typed: Ctrl+] t takes over")
         it.view.post_message(events.Paste("secret"))
         await it.command("right_square_bracket")
         await it.command("t")
@@ -78,26 +81,51 @@ async def test_while_another_drives_one_watches_and_nothing_is_typed(size: tuple
         assert len(it.line) == size[0]
 
 
-async def test_who_prefers_watching_watches_and_gives_up_again() -> None:
-    async with attached(two_way=True, preferences={"attach_mode": "watch"}) as it:
-        await it.until_line("○ watching, nobody drives")
+@pytest.mark.parametrize("size", [(80, 24), (120, 35), (200, 50)])
+async def test_who_attaches_watches_and_is_told_the_key_that_lets_one_type(size: tuple[int, int]) -> None:
+    async with attached(size=size, two_way=True, own=False) as it:
+        await it.until_line("○ watching")
+        assert it.line.endswith(" Ctrl+] t lets you type ")
         await it.pilot.press("x")
+        await it.until_line("nothing typed: Ctrl+] t lets you type")
         await it.command("t")
         await driving(it)
         await it.command("w")
         await it.until_line("○ watching")
         await it.pilot.press("z")
-        await it.until_line("watching: Ctrl+] t takes over")
+        await it.until_line("nothing typed")
         assert it.harness.typed == b""
 
 
-async def test_who_prefers_watching_types_nothing_in_the_original_protocol_either() -> None:
-    async with attached(preferences={"attach_mode": "watch"}) as it:
+async def test_who_prefers_to_drive_drives_unless_somebody_does() -> None:
+    drive = {"attach_mode": "drive"}
+    async with attached(two_way=True, own=False, preferences=drive) as it:
+        await driving(it)
+    async with attached(two_way=True, own=False, preferences=drive, prepare=alice_drives) as it:
+        await it.until_line("○ watching")
+        assert "alice@host" in it.line
+
+
+async def test_who_attaches_types_nothing_in_the_original_protocol_either() -> None:
+    async with attached(own=False) as it:
         await it.until_line("○ watching")
         await it.pilot.press("x")
         await it.command("t")
         await it.until_line("● driving")
         await it.pilot.press("y")
+        await until(lambda: it.harness.typed, "the key")
+        assert it.harness.typed == b"y"
+
+
+async def test_a_key_that_commands_nothing_is_named_and_leads_nowhere() -> None:
+    async with attached(two_way=True) as it:
+        await driving(it)
+        await it.command("x")
+        await it.until_line("x does nothing here")
+        assert "d detach" in it.line
+        await it.pilot.press("f5")
+        await it.until_line("f5 does nothing here")
+        await it.pilot.press("escape", "y")
         await until(lambda: it.harness.typed, "the key")
         assert it.harness.typed == b"y"
 
@@ -108,7 +136,7 @@ async def test_being_taken_over() -> None:
         await it.harness.alice_takes_over(60, 15)
         await it.until_line("alice@host took over")
         await it.pilot.press("x")
-        await it.until_line("watching: Ctrl+] t takes over")
+        await it.until_line("nothing typed: Ctrl+] t takes over")
         assert it.harness.typed == b""
         # What it had is what it asks for after a break.
         await it.harness.connections[-1].close(1012)
@@ -153,13 +181,14 @@ async def test_a_larger_terminal_is_cut_off_and_its_cursor_stays_in_sight() -> N
     async with attached(two_way=True, prepare=alice_drives) as it:
         await it.harness_resized(100, 40)
         await it.harness.show(f"\x1b[2J\x1b[H{'x' * 99}")
-        await until(lambda: shown(it)[0] == "x" * 80, "the cut row")
+        await until(lambda: shown(it)[0] == "x" * 79 + "┊", "the cut row")
         await it.harness.show("\x1b[40;1Hprompt")
         await until(lambda: shown(it)[-1] == "prompt", "the last row")
         await it.harness.show("\x1b[?25l\x1b[1;1Htop")
         await it.until_shown("top")
         assert shown(it)[-1] == "prompt"
-        assert "100x40" in it.line
+        await it.pilot.resize_terminal(120, 35)
+        await it.until_line("100x40  ○ watching, alice@host drives")
 
 
 async def test_the_size_of_a_driver_is_told() -> None:
@@ -189,6 +218,38 @@ async def test_over_a_slow_link_scrollback_comes_when_somebody_looks_back(monkey
         await it.until_line("back of 500 lines")
         await it.pilot.press("home")
         assert shown(it)[0] == "line 0"
+
+
+async def test_what_is_searched_for_is_found_in_scrollback_that_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attachment, "QUICK_SECONDS", -1)
+    async with attached(two_way=True, prepare=lambda harness: harness.emulator.feed(lines(500))) as it:
+        await driving(it)
+        fetch, asked = it.harness.repaint, asyncio.Event()
+
+        async def late(*given: Any, **more: Any) -> None:
+            await asked.wait()
+            await fetch(*given, **more)
+
+        it.harness.repaint = late  # type: ignore[method-assign]
+        await it.command("slash")
+        await it.pilot.press(*"line 77", "enter")
+        await it.until_line("not found")
+        asked.set()
+        await it.until_line("1/1")
+        assert any(row == "line 77" for row in shown(it))
+
+
+async def test_scrollback_that_comes_between_two_letters_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attachment, "QUICK_SECONDS", -1)
+    async with attached(two_way=True, prepare=lambda harness: harness.emulator.feed(lines(500))) as it:
+        await driving(it)
+        it.view._begin_search()
+        await it.pilot.press(*"line 4")
+        await it.until_line("/line 4")
+        await until(lambda: it.view.emulator.scrollback_lines > 400, "the scrollback")
+        await it.pilot.press("backspace", *"77", "enter")
+        await it.until_line("/")
+        assert any(row == "line 77" for row in shown(it))
 
 
 async def test_skipped_ahead() -> None:

@@ -33,7 +33,7 @@ STEPS = recording(*([10, "o", f"step {number}\r\n"] for number in range(100)))  
 
 
 def replaying(answer: Any, **fields: Any) -> LapConsole:
-    row = replace(session(1, PAYMENTS), recording=True, **fields)
+    row = replace(session(1, PAYMENTS), **{"recording": True, "status": "dead", **fields})
     return console(rows=[row], platform=ScriptedPlatform(recording=answer))
 
 
@@ -106,6 +106,24 @@ async def test_it_plays_at_a_speed_and_stops_at_the_end() -> None:
         await until(lambda: 0 < player_of(app).position < 100 and "playing" in line(app), pilot)
         await pilot.press("question_mark", "escape")
         assert not screen_of(app).view.playing
+
+
+async def test_a_recording_that_is_still_written_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lapconsole.screens.replay.GROW_SECONDS", 0.01)
+    monkeypatch.setattr("lapconsole.screens.replay._GROW_SHARE", 0)
+    more = STEPS + recording([1, "o", "the latest\r\n"], [0, "m", "noted"]).partition(b"\n")[2]
+    app = replaying(STEPS + b'[1, "o", "the la', status="ready")
+    async with app.run_test(size=SIZE) as pilot:
+        await opened(app, pilot)
+        assert "damaged" not in line(app)
+        await pilot.press("end")
+        await until(lambda: "waiting for more" in line(app), pilot)
+        app.platform.script["recording"] = more  # type: ignore[union-attr]
+        await until(lambda: "the latest" in screen_of(app).view.emulator.text(), pilot)
+        await until(lambda: "noted" in line(app), pilot)
+        app.model.update_sessions([replace(row, status="dead") for row in app.model.sessions.values()])
+        app.model.flush()
+        await until(lambda: "ended" in line(app), pilot)
 
 
 async def test_a_long_way_leaves_the_loop_to_others() -> None:

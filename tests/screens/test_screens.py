@@ -13,7 +13,7 @@ from textual.pilot import Pilot
 
 from lapconsole.app import LapConsole
 from lapconsole.client.errors import PlatformError, Unreachable, Unsupported
-from lapconsole.client.models import AgentState, Event, EventPage, Terminal
+from lapconsole.client.models import Activity, Event, EventPage
 from lapconsole.live.model import Link, LinkState
 from lapconsole.screens.agents import AgentsScreen
 from lapconsole.screens.confirm import Confirm
@@ -86,9 +86,9 @@ async def test_the_rail_names_what_needs_a_look() -> None:
 async def test_what_is_folded_is_said() -> None:
     app = console()
     async with app.run_test(size=(80, 24)) as pilot:
-        assert "+3 columns" in hints(app)
+        assert "+2 columns" in hints(app)
         await pilot.resize_terminal(120, 35)
-        await until(lambda: "v shows 5 more columns" in hints(app), pilot)
+        await until(lambda: "v shows 4 more columns" in hints(app), pilot)
 
 
 async def test_becoming_overdue_shows_without_any_event() -> None:
@@ -113,7 +113,7 @@ async def test_agents_and_back_keep_their_place() -> None:
         assert "payments-api" in sheet(app, "detail")
         assert "ghp_secret" not in sheet(app, "detail")
         assert "GITHUB_TOKEN     ********" in sheet(app, "detail")
-        await pilot.press("enter")
+        await pilot.press("l")
         assert isinstance(app.screen, SessionsScreen)
         assert "Sessions(payments-api)[15]" in app.screen.table.render_line(0).text
         await pilot.press("escape")
@@ -335,8 +335,8 @@ async def test_without_a_platform_every_key_answers_and_quit_quits() -> None:
         await pilot.press("question_mark")
         assert isinstance(app.screen, HelpScreen)
         await pilot.press("escape", "down", "down", "down", "x", "y")
-        await until(lambda: app.problems, pilot)
-        assert app.problems[0].why == "there is no connection yet"
+        await until(lambda: len(app.problems) > 1, pilot)
+        assert [problem.why for problem in app.problems] == ["connection refused", "there is no connection yet"]
         app.clock.now += timedelta(seconds=3)
         app._tick()
         assert "stale 45s" in top_line(app)
@@ -366,14 +366,18 @@ async def test_the_palette_offers_the_actions_of_the_screen() -> None:
 
 async def test_an_agent_that_waits_counts_as_a_fault_until_it_goes_on() -> None:
     app = console()
-    asking, working = (Terminal(agent_state=AgentState(state, message="May I?")) for state in ("blocked", "working"))
+    asking = Activity("waiting_for_input", ago(30), "permission", "Bash: rm x")
+    failed, working = Activity("idle", ago(5), "exited", "exit code 1"), Activity("working", ago(130))
     row = next(row for row in sessions() if row.title == "Flaky ledger test")
     async with app.run_test(size=(200, 50)) as pilot:
-        app.model.apply(Event("session.updated", session=replace(row, terminal=asking)))
-        await until(lambda: "1 failed · 1 needs you · " in top_line(app), pilot)
+        app.model.apply(Event("session.updated", session=replace(row, activity=asking)))
+        await until(lambda: "1 needs you · 1 failed · " in top_line(app), pilot)
         await pilot.press("full_stop")
         assert isinstance(app.screen, SessionsScreen)
-        assert list(app.screen.table.view)[1] == row.id
-        await until(lambda: "needs you: May I?" in sheet(app, "rail"), pilot)
-        app.model.apply(Event("session.updated", session=replace(row, terminal=working)))
+        assert app.screen.table.view[0] == row.id
+        await until(lambda: "asks: Bash: rm x" in sheet(app, "rail"), pilot)
+        app.model.apply(Event("session.updated", session=replace(row, activity=failed)))
+        await until(lambda: "exited 1" in sheet(app, "rail"), pilot)
+        assert "1 needs you" in top_line(app)
+        app.model.apply(Event("session.updated", session=replace(row, activity=working)))
         await until(lambda: "needs you" not in top_line(app), pilot)

@@ -14,7 +14,7 @@ from textual.widgets import Input, TextArea
 
 from lapconsole.app import LapConsole
 from lapconsole.client.errors import Unsupported
-from lapconsole.client.models import PHASES, AgentState, Attached, Event, EventPage, Progress, Session, Terminal
+from lapconsole.client.models import PHASES, Activity, Attached, Event, EventPage, Progress, Session, Terminal
 from lapconsole.live.model import Link, LinkState
 from lapconsole.screens.replay import ReplayScreen
 from lapconsole.screens.session import SessionScreen
@@ -31,6 +31,19 @@ LOG = "\n".join(
     ]
 )
 SECONDS = (0.1, 0.2, 0.8, 0.0, 1.1, 0.1, 4.2, 2.1, 0.7, 0.0)
+DOING = (
+    Activity("working", ago(130)),
+    Activity("waiting_for_input", ago(30), "permission", "Bash: pytest -x tests/ledger"),
+    Activity("idle", ago(500), "started"),
+    Activity("idle", ago(45), "turn_finished"),
+    Activity("idle", ago(200), "error", "API Error: 400 prompt is too long"),
+    Activity("waiting_for_input", ago(8000), "question", "tea or coffee (Yes · No)"),
+    Activity("idle", ago(60), "exited", "exit code 1"),
+    Activity("idle", ago(61), "crashed", "signal 9 (SIGKILL)"),
+    Activity("idle", ago(62), "interrupted"),
+    Activity("unknown", ago(63), "started"),
+    Activity("waiting_for_input", ago(64)),
+)
 STALE = Link(LinkState.STALE, ago(42), "connection refused", 3, NOW + timedelta(seconds=4))
 
 
@@ -49,14 +62,14 @@ def of_session(number: int) -> LapConsole:
 
 def with_agents_that_tell() -> LapConsole:
     """Each ready session at the top of the list in another state."""
-    rows, states = sessions(), iter(("working", "blocked", "idle", "done", "error", "working"))
+    rows, states = sessions(), iter(DOING)
     for place, row in enumerate(rows):
-        if row.status == "ready" and (state := next(states, None)):
-            told = AgentState(state, "claude-code", "permission", "Permission needed", "Run pytest -x?", ago(30))
+        if row.status == "ready" and (doing := next(states, None)):
             rows[place] = replace(
                 row,
                 attached=(Attached("alice@host", "drive", ago(90)), Attached("bob@host", "watch", ago(20))),
-                terminal=Terminal("✳ ledger", ago(30), None, Progress("normal", 40), told),
+                terminal=Terminal("✳ ledger", ago(30), None, Progress("normal", 40)),
+                activity=doing,
             )
     return console(rows=rows)
 
@@ -139,7 +152,7 @@ SCENES: dict[str, tuple[Callable[[], LapConsole], list[str], Then | None]] = {
     "sessions_stale": (lambda: console(link=STALE, label="prod-eu"), ["down"], None),
     "sessions_filter": (console, ["slash", *"codex"], None),
     "sessions_empty": (lambda: console(agents=(), rows=[]), [], None),
-    "sessions_of_agent": (console, ["2", "enter"], None),
+    "sessions_of_agent": (console, ["2", "l"], None),
     "agents": (console, ["2", "end"], None),
     "session_failed": (lambda: of_session(0), ["enter"], all_read),
     "session_creating": (lambda: of_session(1), ["down", "enter"], all_read),

@@ -12,7 +12,7 @@ import pytest
 from textual.pilot import Pilot
 
 from lapconsole.app import LapConsole
-from lapconsole.client.models import AgentState, Session, Terminal
+from lapconsole.client.models import Activity, Session
 from lapconsole.screens.attach import AttachScreen
 from lapconsole.screens.sessions import SessionsScreen
 from lapconsole.screens.wall import Tile, WallScreen, shape
@@ -23,7 +23,14 @@ from tests.screens.scene import DOCS, PAYMENTS, REVIEWER, ScriptedPlatform, cons
 from tests.waiting import until
 
 SIZES = {"80x24": (80, 24), "120x35": (120, 35), "200x50": (200, 50)}
-STATES = ("blocked", "working", "idle", "done", "error", "")
+DOING = (
+    Activity("waiting_for_input", None, "permission", "Bash: touch zzz"),
+    Activity("working"),
+    Activity("idle", None, "started"),
+    Activity("idle", None, "turn_finished"),
+    Activity("idle", None, "error", "API Error: 400"),
+    None,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +39,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attachment, "LAST_RETRY_SECONDS", 0.05)
 
 
-def saying(of: Session, state: str) -> Session:
-    return replace(of, terminal=Terminal(agent_state=AgentState(state))) if state else of
-
-
 def rows(count: int) -> list[Session]:
     made = [
-        saying(session(number, (PAYMENTS, REVIEWER)[number % 2], title=f"Task {number}"), STATES[(number - 1) % 6])
+        session(number, (PAYMENTS, REVIEWER)[number % 2], title=f"Task {number}", activity=DOING[(number - 1) % 6])
         for number in range(1, count + 1)
     ]
     return [*made, session(90, DOCS), session(91, PAYMENTS, "dead"), session(92, PAYMENTS, "creating")]
@@ -125,12 +128,13 @@ async def test_shows_what_is_ready_around_its_cursor_and_only_watches() -> None:
             " 2 payments-api",
             " 3 code-reviewer",
         ]
-        assert "▲ needs you" in caption(screen.tiles[0])
+        assert "▲ asks: " in caption(screen.tiles[0])
         assert "working" in caption(screen.tiles[1])
         glimpse = screen.tiles[0].glimpse
         await until(lambda: "keep 29" in glimpse.render_line(glimpse.size.height - 1).text, "the part below the cursor")
-        assert {message["type"] for message in harness.told} == {"hello"}
-        assert {(message["mode"], message["scrollback"]) for message in harness.told} == {("watch", 0)}
+        assert {message["type"] for message in harness.told} <= {"hello", "seen"}
+        hellos = [message for message in harness.told if message["type"] == "hello"]
+        assert {(message["mode"], message["scrollback"]) for message in hellos} == {("watch", 0)}
         await pilot.press("x")
         assert not harness.keys
 
@@ -169,6 +173,33 @@ async def test_a_lost_link_says_so_and_comes_back() -> None:
         assert "link lost" not in caption(screen.tiles[0])
 
 
+async def test_it_follows_who_ends_and_who_comes() -> None:
+    async with running() as harness, wall(2, (120, 35), harness) as (app, pilot, screen):
+        await live(screen, harness)
+        (first, second), again = screen.tiles, screen.tiles[0].session
+        await pilot.press("right")
+        third = session(3, REVIEWER, title="Task 3")
+        app.platform.of[third.id] = replace(third, tty_token=TOKEN, tty_url="/tty")  # type: ignore[union-attr]
+        app.model.update_sessions([replace(first.session, status="dead"), third])
+        app.model.flush()
+        await until(lambda: [tile.session.id for tile in screen.tiles] == [second.session.id, third.id], "the change")
+        await live(screen, harness)
+        assert caption(second).startswith("▌1 ")
+        # One that is restarted keeps its place.
+        app.model.update_sessions([replace(second.session, status="creating")])
+        app.model.flush()
+        assert screen.tiles[0] is second
+        app.model.update_sessions([replace(tile.session, status="failed") for tile in screen.tiles])
+        app.model.flush()
+        await until(lambda: not screen.tiles and watched(harness) == 0, "all have gone")
+        await pilot.press("enter", "1", "down")
+        assert screen.query_one("#none").display
+        app.model.update_sessions([again])
+        app.model.flush()
+        await live(screen, harness)
+        assert not screen.query_one("#none").display
+
+
 async def test_an_original_platform_is_not_touched() -> None:
     async with running(two_way=False) as harness, wall(1, (80, 24), harness) as (_, _pilot, screen):
         await until(lambda: "cannot be watched" in caption(screen.tiles[0]), "why there is nothing")
@@ -186,8 +217,8 @@ async def test_without_a_terminal_there_is_no_wall() -> None:
 async def test_taking_over_from_the_list() -> None:
     async with running() as harness:
         harness.alice = "drive"
-        of = rows(1)
-        app = console(rows=of, platform=Platform(of, harness.port), preferences={"attach_mode": "watch"})
+        of = rows(1)[:1]
+        app = console(rows=of, platform=Platform(of, harness.port))
         async with app.run_test() as pilot:
             await pilot.press("A")
             await until(lambda: harness.driver is not None, "we drive")

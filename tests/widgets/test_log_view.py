@@ -7,7 +7,7 @@ from textual.app import App, ComposeResult
 
 from lapconsole import themes
 from lapconsole.widgets import log_view
-from lapconsole.widgets.log_view import GAP_LINE, LogView, overlap
+from lapconsole.widgets.log_view import ANEW_LINE, GAP_LINE, LogView, overlap
 
 
 class Host(App[None]):
@@ -147,3 +147,21 @@ async def test_escape_sequences_of_an_agent_are_only_text() -> None:
         view.feed("\x1b[31mred\x1b[0m\x1b]52;c;aGk=\x07\n\x1b[2J50%\r100%\n")
         await pilot.pause()
         assert host.shown()[:2] == ["red", "100%"]
+
+
+async def test_the_log_of_a_new_sandbox_is_no_gap() -> None:
+    async with Host().run_test(size=(40, 11)) as pilot:
+        view = pilot.app.query_one(LogView)
+        view.feed(tail(1, 5), asked=10)
+        view.feed("other 1\nother 2\n", asked=10)
+        assert view.text[5:] == [ANEW_LINE, "other 1", "other 2"]
+        view.feed(tail(20, 29), asked=10)
+        assert view.text[8] == GAP_LINE
+
+
+async def test_a_line_that_was_read_half_is_replaced_by_the_whole() -> None:
+    async with Host().run_test(size=(40, 11)) as pilot:
+        view = pilot.app.query_one(LogView)
+        view.feed("one\ntwo\nReceiving: 10%", asked=10)
+        view.feed("one\ntwo\nReceiving: 100%, done\nthree\n", asked=10)
+        assert view.text == ["one", "two", "Receiving: 100%, done", "three"]

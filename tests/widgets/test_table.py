@@ -174,7 +174,7 @@ async def test_sort_cycles_through_the_columns_and_turns_round() -> None:
         for _ in range(7):
             await pilot.press("s")
             seen.append(table.view.sort)
-        assert seen == ["status", "agent", "title", "harness", "phase", "created", "seen"]
+        assert seen == ["status", "agent", "title", "harness", "doing", "created", "seen"]
         await pilot.press("s", "s")
         before = ids(table)
         assert "AGENT ↑" in line(table, 1)
