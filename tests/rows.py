@@ -20,6 +20,8 @@ def agent_row(agent_id: str, **values: Any) -> dict[str, Any]:
         "env_vars": {},
         "allow_out": [],
         "deny_out": [],
+        "env_var_hosts": {},
+        "env_var_plain": [],
         "sandbox_files": [],
         "preload_memory_limit": 10,
         "recording": False,

@@ -22,11 +22,11 @@ class Console:
     def __init__(self, pid: int, descriptor: int, columns: int, lines: int) -> None:
         self.pid = pid
         self._descriptor = descriptor
-        self._emulator = Emulator(columns, lines)
+        self.emulator = Emulator(columns, lines)
 
     @property
     def screen(self) -> str:
-        return "\n".join(self._emulator.text())
+        return "\n".join(self.emulator.text())
 
     async def press(self, *keys: str) -> None:
         """Type one after the other, as a person does: each is read before the next comes."""
@@ -58,8 +58,8 @@ class Console:
     def read(self) -> None:
         """What came from the program goes to the screen, and the screen's answers back."""
         with contextlib.suppress(OSError):
-            self._emulator.feed(os.read(self._descriptor, 65536))
-            if replies := self._emulator.take_replies():
+            self.emulator.feed(os.read(self._descriptor, 65536))
+            if replies := self.emulator.take_replies():
                 os.write(self._descriptor, replies)
 
 

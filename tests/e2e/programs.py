@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from lapconsole.terminal.emulator import Emulator
 from tests.waiting import until
@@ -81,6 +82,11 @@ class Platform:
         for session in (await self.http.get(f"{API}/sessions", params={"limit": 200})).json():
             await self.http.delete(f"{API}/sessions/{session['id']}")
         assert await self.end() == 0, self.log()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def running(self) -> bool:
@@ -212,3 +218,53 @@ async def attached(session: Mapping[str, Any], columns: int = 80, lines: int = 2
         viewer = Viewer(connection, columns, lines)
         await viewer.resize()
         yield viewer
+
+
+class Seat:
+    """A viewer of the second protocol: its screen is always what it has been sent so far."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self.emulator = Emulator(80, 24)
+        self.greeted = False
+
+    async def type(self, text: str) -> None:
+        await self._connection.send(text.encode())
+
+    async def resize(self, columns: int, lines: int) -> None:
+        await self._connection.send(json.dumps({"type": "resize", "cols": columns, "rows": lines}))
+
+    async def receive(self) -> None:
+        """Takes what comes until the connection ends."""
+        size, repaint = (80, 24), False
+        with contextlib.suppress(ConnectionClosed):
+            async for frame in self._connection:
+                if isinstance(frame, bytes):
+                    if repaint:
+                        self.emulator, repaint = Emulator(*size), False
+                    self.emulator.feed(frame)
+                    self.greeted = True
+                    continue
+                message = json.loads(frame)
+                if message["type"] in ("welcome", "size"):
+                    size = message["cols"], message["rows"]
+                repaint = repaint or message["type"] == "repaint"
+
+
+@contextlib.asynccontextmanager
+async def seated(
+    session: Mapping[str, Any], columns: int = 80, lines: int = 24, *, drive: bool = False
+) -> AsyncIterator[Seat]:
+    """A viewer that watches, or drives, once it has been sent the present screen."""
+    url = f"{session['tty_url']}?token={session['tty_token']}"
+    async with connect(url, subprotocols=[Subprotocol("lap.tty.2")], proxy=None) as connection:
+        mode = "drive" if drive else "watch"
+        size = {"cols": columns, "rows": lines}
+        await connection.send(json.dumps({"type": "hello", "name": mode, "mode": mode, "scrollback": 0, **size}))
+        seat = Seat(connection)
+        receiving = asyncio.create_task(seat.receive())
+        try:
+            await until(lambda: seat.greeted, "the first screen")
+            yield seat
+        finally:
+            receiving.cancel()

@@ -22,15 +22,19 @@ async def test_driving_watching_and_looking_back(platform: Platform, tmp_path: P
     ):
         await one.shows("tester", "● live")
         await one.press("a")
-        await one.shows("● driving", "bash-")
+        await one.shows("○ watching", "Ctrl+] t lets you type", "bash-")
+        await one.press("x")
+        await one.shows("nothing typed: Ctrl+] t lets you type")
+        await one.press(COMMAND, "t")
+        await one.shows("● driving")
         await one.press("stty size; seq 1 2000; echo https://example.org/$((1 + 1))\r")
         await one.shows("https://example.org/2")
 
         await two.shows("tester", "● live")
         await two.press("a")
-        await two.shows("https://example.org/2", "120x34  ○ watching")
+        await two.shows("https://example.org/2", "○ watching", "Ctrl+] t takes over")
         await two.press("x")
-        await two.shows("watching: Ctrl+] t takes over")
+        await two.shows("nothing typed: Ctrl+] t takes over")
         # The scrollback is there, though all of it was written before.
         await two.press(COMMAND, "/", *"1234\r")
         await two.shows("1234\n", "1/1")

@@ -44,8 +44,8 @@ async def test_tour(tmp_path: Path, repository: Path, columns: int, lines: int) 
 
     async with console(tmp_path, columns=columns, lines=lines, env=COMMAND) as shown:
         await shown.shows("tourist", "● ready")
-        await shown.press("a")
-        await shown.shows("hello from the repository")
+        await shown.press("A")
+        await shown.shows("hello from the repository", "● driving")
         await shown.press("echo [$mark]\r")
         await shown.shows("[here]")
         await shown.press(DETACH, "d")

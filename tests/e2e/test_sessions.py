@@ -19,6 +19,7 @@ async def test_tour(platform: Platform, repository: Path) -> None:
     agent = await platform.create_agent(
         repo_url=str(repository),
         env_vars={"GREETING": "from the agent", "BOTH": "agent"},
+        env_var_plain=["GREETING"],
         sandbox_files=[
             {
                 "name": "note",
