@@ -7,14 +7,16 @@ from fastapi import FastAPI
 
 from backend.api import (
     admin,
+    agent_tokens,
     agents,
     auth,
-    bodies,
     diagnose,
+    document,
     egress,
     errors,
     events,
     health,
+    integrations,
     memory,
     messages,
     metrics,
@@ -25,15 +27,18 @@ from backend.api import (
 from backend.api.models import (
     AgentCreate,
     AgentPatch,
+    BindingCreate,
     MemoryCreate,
     MemoryPatch,
     MessageCreate,
     PhaseReport,
+    RefreshRequest,
     SessionCreate,
     SessionMemoryCreate,
     SkillAttach,
     SkillCreate,
     SkillPatch,
+    TokenRequest,
 )
 from backend.domain import clock
 from backend.sandboxes.contract import SandboxDriver
@@ -61,9 +66,9 @@ def create_app(settings: Settings, driver: SandboxDriver | None = None) -> FastA
         docs_url=None,  # its page loads scripts from elsewhere; the document itself is at /openapi.json
         redoc_url=None,
     )
-    app.add_middleware(auth.Gate, master_key=settings.master_key_value)
+    app.add_middleware(auth.Gate, master_key=settings.master_key_value, agent_token_key=settings.agent_token_key)
     errors.install(app)
-    bodies.install(
+    document.install(
         app,
         AgentCreate,
         AgentPatch,
@@ -76,8 +81,14 @@ def create_app(settings: Settings, driver: SandboxDriver | None = None) -> FastA
         SkillCreate,
         SkillPatch,
         SkillAttach,
+        BindingCreate,
+        TokenRequest,
+        RefreshRequest,
     )
-    for module in (health, agents, sessions, messages, diagnose, egress, tty, events, memory, skills, admin, metrics):
+    for module in (
+        *(health, agents, sessions, messages, diagnose, egress, tty, events, memory, skills, admin, metrics),
+        *(agent_tokens, integrations),
+    ):
         app.include_router(module.router)
     for router in (sessions.creation, memory.of_sessions, skills.attaching):
         app.include_router(router)

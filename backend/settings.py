@@ -14,11 +14,12 @@ import platformdirs
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from backend.domain import egress, env_vars, phases, repositories
+from backend.domain import agent_tokens, egress, env_vars, phases, repositories
 from backend.domain.agents import HARNESSES
 from backend.domain.sessions import IDLE_TIMEOUT_MS
 
 MIN_MASTER_KEY: Final = 8
+MIN_SIGNING_KEY: Final = 16
 ENCRYPTION_KEY_BYTES: Final = 32
 
 _CONTAINER_ENV: Final = "CONTAINER_ENV_"
@@ -70,6 +71,8 @@ class Settings(BaseSettings):
     master_key: SecretStr | None = Field(None, validation_alias="MASTER_KEY")
     encryption_key: SecretStr | None = Field(None, validation_alias="ENCRYPTION_KEY")
     """Base64 of 32 bytes."""
+    harness_token_signing_key: SecretStr | None = Field(None, validation_alias="HARNESS_TOKEN_SIGNING_KEY")
+    """Signs agent tokens; derived from the master key unless given."""
 
     litellm_api_base: HttpUrl | None = Field(None, validation_alias="LITELLM_API_BASE")
     litellm_api_key: SecretStr | None = Field(None, validation_alias="LITELLM_API_KEY")
@@ -104,6 +107,14 @@ class Settings(BaseSettings):
     vault_reachable: str = Field("", validation_alias="LAP_VAULT_REACHABLE")
     """host:port, comma-separated: exact targets that sandboxes may reach although they are on this machine."""
 
+    linear_client_id: str | None = Field(None, validation_alias="LINEAR_CLIENT_ID")
+    linear_client_secret: SecretStr | None = Field(None, validation_alias="LINEAR_CLIENT_SECRET")
+    linear_webhook_secret: SecretStr | None = Field(None, validation_alias="LINEAR_WEBHOOK_SECRET")
+    """Linear is on when it has all three."""
+    linear_app_base: HttpUrl = Field("https://linear.app", validation_alias="LINEAR_APP_BASE")
+    linear_api_base: HttpUrl = Field("https://api.linear.app", validation_alias="LINEAR_API_BASE")
+    """Where Linear is; other addresses are for trying it out."""
+
     log_format: Literal["text", "json"] = Field("text", validation_alias="LAP_LOG_FORMAT")
     reconcile_interval_seconds: int = Field(60, ge=1, le=3600, validation_alias="RECONCILE_INTERVAL_SECONDS")
 
@@ -117,6 +128,11 @@ class Settings(BaseSettings):
     warm_pool_recent_agent_hours: int = Field(24, ge=1, le=8760, validation_alias="WARM_POOL_RECENT_AGENT_HOURS")
     """Only agents that had a session within this time get one."""
 
+    isolation: Literal["auto", "required", "off"] = Field("auto", validation_alias="LAP_ISOLATION")
+    """Walls around local sandboxes: where the machine allows them, or no session without them, or none."""
+    sandbox_readable: str = Field("", validation_alias="LAP_SANDBOX_READABLE")
+    """Paths, colon-separated, that sandboxes behind walls may read besides the system and the agents' programs."""
+    sandbox_disk_mb: int | None = Field(None, ge=16, validation_alias="LAP_SANDBOX_DISK_MB")
     sandbox_memory_mb: int | None = Field(None, ge=16, validation_alias="LAP_SANDBOX_MEMORY_MB")
     sandbox_cpus: float | None = Field(None, ge=0.01, validation_alias="LAP_SANDBOX_CPUS")
     sandbox_pids: int | None = Field(None, ge=16, validation_alias="LAP_SANDBOX_PIDS")
@@ -145,6 +161,11 @@ class Settings(BaseSettings):
         """`vault_reachable`, each a normal host and a port."""
         return [egress.split(entry.strip()) for entry in self.vault_reachable.split(",") if entry.strip()]
 
+    @property
+    def sandbox_readable_paths(self) -> list[Path]:
+        """`sandbox_readable`, each an absolute path."""
+        return [Path(path).expanduser().absolute() for path in self.sandbox_readable.split(":") if path]
+
     @field_validator("vault_reachable")
     @classmethod
     def _exact_targets(cls, text: str) -> str:
@@ -171,6 +192,13 @@ class Settings(BaseSettings):
     @classmethod
     def _usable_master_key(cls, key: SecretStr) -> SecretStr:
         _check_master_key(key.get_secret_value())
+        return key
+
+    @field_validator("harness_token_signing_key")
+    @classmethod
+    def _usable_signing_key(cls, key: SecretStr) -> SecretStr:
+        if len(key.get_secret_value()) < MIN_SIGNING_KEY:
+            raise ValueError(f"must have at least {MIN_SIGNING_KEY} characters")
         return key
 
     @field_validator("encryption_key")
@@ -233,6 +261,13 @@ class Settings(BaseSettings):
         """The master key; only after `with_keys`."""
         assert self.master_key is not None
         return self.master_key.get_secret_value()
+
+    @property
+    def agent_token_key(self) -> bytes:
+        """The key that signs agent tokens, never the master key itself; only after `with_keys`."""
+        if self.harness_token_signing_key is not None:
+            return self.harness_token_signing_key.get_secret_value().encode()
+        return agent_tokens.derived_key(self.master_key_value.encode())
 
     @property
     def encryption_key_value(self) -> bytes:

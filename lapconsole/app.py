@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from lapconsole.client.platform import Platform
     from lapconsole.connection import Connection
     from lapconsole.screens.operations import Operations
+    from lapconsole.widgets.parts import Parts
 
 early.imported()
 
 KEPT_PROBLEMS = 200
+WALLS_SECONDS = 30
 TOAST_CHARACTERS = 120
 # Which keys can be reached on which screen, by its class: most are not imported before they are opened.
 _REACH = {
@@ -43,6 +45,9 @@ _REACH = {
     "SkillsScreen": "Skills",
     "SkillScreen": "One skill",
     "PoolScreen": "Warm pool",
+    "DiagnoseScreen": "Diagnose",
+    "DiagnosisScreen": "All diagnoses",
+    "EgressScreen": "Egress",
     "WallScreen": "Wall",
     "ChatScreen": "Chat",
 }
@@ -71,6 +76,18 @@ def _pool_screen() -> Screen[None]:
     return PoolScreen()
 
 
+def _diagnosis_screen() -> Screen[None]:
+    from lapconsole.screens.diagnosis import DiagnosisScreen
+
+    return DiagnosisScreen()
+
+
+def _egress_screen() -> Screen[None]:
+    from lapconsole.screens.egress import EgressScreen
+
+    return EgressScreen()
+
+
 class LapConsole(App[None]):
     """Paints first and connects then. Whatever happens to the link, every screen and every key keeps working."""
 
@@ -82,6 +99,8 @@ class LapConsole(App[None]):
         "agents": _agents_screen,
         "skills": _skills_screen,
         "pool": _pool_screen,
+        "diagnosis": _diagnosis_screen,
+        "egress": _egress_screen,
     }
     DEFAULT_MODE = "sessions"
 
@@ -102,6 +121,8 @@ class LapConsole(App[None]):
         self.triage = Triage(self.model, clock)
         self.platform: Platform | None = None
         self.problems: list[Problem] = []
+        self.walls: Parts = ()  # how the sandboxes are shut in, for the line on top
+        self._walls_age = 0
         self._told_link: set[str] = set()
         if self.no_color:
             from lapconsole.widgets.colour_free import ColourFree
@@ -177,6 +198,8 @@ class LapConsole(App[None]):
         self.triage.changed(changes.sessions)
         if changes.link:
             self._note_link()
+            if self.model.link.current:
+                self._walls_age = WALLS_SECONDS  # with the next tick
 
     def _note_link(self) -> None:
         """Keep each loss of the link in the error list, once for each cause it is given."""
@@ -191,9 +214,23 @@ class LapConsole(App[None]):
             self._note(f"Link to {self.label}", link.reason, advice)
 
     def _tick(self) -> None:
+        self._walls_age += 1
+        if self._walls_age >= WALLS_SECONDS and self.model.link.current and self.platform is not None:
+            self._walls_age = 0
+            self.run_worker(self._read_walls(self.platform), group="walls", exclusive=True, exit_on_error=False)
         for screen in self._in_sight():
             screen.tick()
             screen.draw_frame()
+
+    async def _read_walls(self, platform: Platform) -> None:
+        from lapconsole.client.errors import ClientError
+        from lapconsole.widgets.isolation import brief_parts
+
+        try:
+            self.walls = brief_parts(await platform.walls())
+        except ClientError:  # the line on top tells of a broken link
+            return
+        self._draw_frames()
 
     def _draw_frames(self) -> None:
         for screen in self._in_sight():
@@ -232,6 +269,18 @@ class LapConsole(App[None]):
         from lapconsole.screens.session import SessionScreen
 
         self.push_screen(SessionScreen(session_id, own=own))
+
+    def open_diagnosis(self, session_id: str) -> None:
+        """Show what is wrong with a session, and why."""
+        from lapconsole.screens.diagnose import DiagnoseScreen
+
+        self.push_screen(DiagnoseScreen(session_id))
+
+    def open_egress(self, session_id: str) -> None:
+        """Show what leaves a session's sandbox."""
+        from lapconsole.screens.egress import EgressScreen
+
+        self.push_screen(EgressScreen(session_id))
 
     def open_agent(self, agent_id: str) -> None:
         """Show everything of an agent."""

@@ -3,10 +3,8 @@
 import asyncio
 from typing import Any, Final, TypeVar
 
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.openapi.utils import get_openapi
+from fastapi import HTTPException, Request
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.json_schema import models_json_schema
 
 from backend.api.errors import problems_of
 from backend.services.errors import Invalid
@@ -21,7 +19,7 @@ IN_THREAD: Final = 256 * 1024
 CHUNK_TIMEOUT: Final = 30.0
 """Seconds a client may be silent while it sends a body."""
 
-_REFERENCE: Final = "#/components/schemas/{model}"
+REFERENCE: Final = "#/components/schemas/{model}"
 
 
 class Body(BaseModel):
@@ -79,20 +77,6 @@ async def parse_long(body: bytes, model: type[Model]) -> Model:
 
 
 def documented(model: type[Body], *, required: bool = True) -> dict[str, Any]:
-    """`openapi_extra` of a route that reads its body with `read_json`; `install` adds the schema."""
-    schema = {"$ref": _REFERENCE.format(model=model.__name__)}
+    """`openapi_extra` of a route that reads its body with `read_json`; api.document adds the schema."""
+    schema = {"$ref": REFERENCE.format(model=model.__name__)}
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
-
-
-def install(app: FastAPI, *models: type[Body]) -> None:
-    """Add the schemas of request models to the OpenAPI document of `app`."""
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REFERENCE)
-            document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
-            app.openapi_schema = document
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]

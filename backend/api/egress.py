@@ -19,7 +19,7 @@ async def interceptions(
     request: Request, session_id: str, limit: str | None = None, kind: str | None = None
 ) -> Response:
     """Requests in which credentials were put in (`swapped`), that were refused (`blocked`), or that had stubs which
-    were not for their host (`missed`), the oldest first: the last `limit` up to 1000 (100), of `kind` (comma-separated).
+    were not for their host (`missed`), the oldest first: the last `limit` up to 1000 (100), `kind` comma-separated.
     """
     services = services_of(request)
     await services.sessions.get(session_id)

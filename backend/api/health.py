@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -37,9 +38,27 @@ async def welcome(request: Request) -> Response:
 
 @router.get("/healthz", responses={200: {"model": Health}})
 async def healthz(request: Request) -> Response:
-    """Version and start of this platform process."""
+    """Version and start of this platform process, the state of its vault, and whether sandboxes are isolated."""
     state = request.app.state
-    return JSONResponse({"ok": True, "version": request.app.version, "started_at": state.started_at})
+    health = {"ok": True, "version": request.app.version, "started_at": state.started_at}
+    services = services_of(request)
+    return JSONResponse(health | {"vault": _vault(services), "isolation": await _isolation(services)})
+
+
+def _vault(services: Services) -> dict[str, str | None]:
+    if services.vault is None:
+        return {"state": "off", "reason": "sandboxes hold real credentials: LAP_VAULT is off, or they run elsewhere"}
+    # Why it is down may name files, which is nothing for strangers.
+    running = services.vault.status.state == "on"
+    return {"state": "on", "reason": None} if running else {"state": "down", "reason": "the platform's log says why"}
+
+
+async def _isolation(services: Services) -> dict[str, Any] | None:
+    if services.local is None:
+        return None
+    told = await services.local.isolation()
+    # What bubblewrap said may name files, too.
+    return told | {"reason": "the platform's log says why"} if "/" in (told["reason"] or "") else told
 
 
 @router.get("/readyz", responses={200: {"model": Readiness}, 503: {"model": Readiness}})

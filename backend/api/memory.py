@@ -1,12 +1,14 @@
 """Routes of what agents remember (LAP REST 7.1, 3.11)."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
+from backend.api.auth import agent_of
 from backend.api.bodies import documented, read_json
 from backend.api.context import Responses, documented_refusals, services_of
 from backend.api.models import ApiMemory, MemoryCreate, MemoryPatch, SessionMemoryCreate
 from backend.api.query import MAX_NUMBER, clamped, flag
+from backend.services.errors import NotFound
 from backend.store import views
 
 DEFAULT_LIMIT = 50
@@ -33,7 +35,8 @@ async def page(
     """What the agent remembers, in the order sessions are told it: highest `priority`, then most used, then newest.
 
     `q` is a case-insensitive part of the text, `tag` one of the tags, both must fit. Disabled memories come only with
-    `include_disabled=true`. `limit` 1..200 (50), `offset`. Looking does not count as use.
+    `include_disabled=true`. `limit` 1..200 (50), `offset`. Looking does not count as use, but for an
+    agent that searches with a token of its own.
     """
     return await _page(request, agent_id, q, tag, include_disabled, limit, offset)
 
@@ -42,7 +45,8 @@ async def page(
 async def create(request: Request, agent_id: str) -> Response:
     """Remember something. New sessions are told up to 20 pinned memories and the first of the others."""
     body = await read_json(request, MemoryCreate)
-    return JSONResponse(views.memory(await services_of(request).memory.create(agent_id, body.given())))
+    own = {"source": "agent"} if agent_of(request) else {}
+    return JSONResponse(views.memory(await services_of(request).memory.create(agent_id, body.given() | own)))
 
 
 @router.patch("/{memory_id}", responses=_ONE, openapi_extra=documented(MemoryPatch))
@@ -70,7 +74,7 @@ async def page_of_session(
     offset: str | None = None,
 ) -> Response:
     """What the session's agent remembers, see the agent's own list."""
-    agent_id = await services_of(request).memory.agent_of(session_id)
+    agent_id = await _agent(request, session_id)
     return await _page(request, agent_id, q, tag, include_disabled, limit, offset)
 
 
@@ -80,7 +84,22 @@ async def create_of_session(request: Request, session_id: str) -> Response:
     body = await read_json(request, SessionMemoryCreate)
     memory = services_of(request).memory
     values = {"source": body.source, "source_session_id": session_id, **body.given()}
-    return JSONResponse(views.memory(await memory.create(await memory.agent_of(session_id), values)))
+    own = {"source": "agent"} if agent_of(request) else {}
+    return JSONResponse(views.memory(await memory.create(await _agent(request, session_id), values | own)))
+
+
+async def _agent(request: Request, session_id: str) -> str:
+    """The session's agent. An agent that asks itself learns of no session but its own."""
+    asking = agent_of(request)
+    try:
+        agent_id = await services_of(request).memory.agent_of(session_id)
+    except NotFound:
+        if asking is None:
+            raise
+        agent_id = ""
+    if asking not in (None, agent_id):
+        raise HTTPException(401, "unauthorized")
+    return agent_id
 
 
 async def _page(
@@ -99,5 +118,6 @@ async def _page(
         search=q.strip(),
         tag=tag.strip(),
         include_disabled=flag(include_disabled),
+        counted=agent_of(request) is not None,
     )
     return JSONResponse([views.memory(row) for row in rows])

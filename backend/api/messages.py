@@ -34,6 +34,9 @@ EVENT_STREAM: Responses = {
     }
 }
 
+_NOT_A_MESSAGE = (400, 413, 422)
+"""How a harness answers to what it cannot read."""
+
 router = APIRouter(prefix="/api/v1/managed_agents/sessions", tags=["messages"])
 
 
@@ -57,6 +60,8 @@ async def message(request: Request, session_id: str, if_busy: str | None = None)
     try:
         reply = await services_of(request).messages.send(session_id, said, wait=wait)
     except HarnessRefused as refused:
+        if refused.status in _NOT_A_MESSAGE:
+            raise Invalid([Problem(("parts",), str(refused), "refused")]) from refused
         raise HarnessFailed(f"harness request failed: {refused}") from refused
     if reply is None:
         return JSONResponse({"text": messages.TUI_MESSAGE})
@@ -126,7 +131,8 @@ _PASSED: dict[str, Any] = {
     "responses": {
         200: {"description": "What the harness answers, whatever that is.", "content": {"*/*": {"schema": {}}}},
         "default": {"description": "A status of the harness's own.", "content": {"*/*": {"schema": {}}}},
-        **documented_refusals(404, 409, 410, 413, 502, 503, 504),
+        404: {"description": "No such session, or the harness's own.", "content": {"*/*": {"schema": {}}}},
+        **documented_refusals(409, 410, 413, 502, 503, 504),
     },
 }
 

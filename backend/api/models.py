@@ -4,7 +4,7 @@ import base64
 import binascii
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from backend.api.bodies import Body
@@ -222,7 +222,33 @@ class SkillAttach(Body):
     save_to_library: bool = False
 
 
-class ApiAgent(BaseModel):
+class BindingCreate(Body):
+    """LAP REST 7.6."""
+
+    install_id: NotEmpty
+
+
+class TokenRequest(Body):
+    """What an agent's tokens are to be good for."""
+
+    scope: Annotated[
+        list[Literal["memory", "automations", "skills", "issues", "artifacts"]], Field(min_length=1, max_length=20)
+    ]
+
+
+class RefreshRequest(Body):
+    """LAP REST 1.1."""
+
+    refresh_token: NotEmpty
+
+
+class Answer(BaseModel):
+    """Base of response models. They only document, so that nothing is built of them before somebody asks for that."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class ApiAgent(Answer):
     """An agent (seed 003). Every value in `env_vars` is masked."""
 
     id: str
@@ -249,7 +275,7 @@ class ApiAgent(BaseModel):
     created_at: str
 
 
-class ListedFile(BaseModel):
+class ListedFile(Answer):
     """A sandbox file without its content."""
 
     name: str
@@ -266,7 +292,7 @@ class ListedAgent(ApiAgent):
     has_active_session: bool
 
 
-class AgentPage(BaseModel):
+class AgentPage(Answer):
     """One page of agents; `total` counts all that match, `limit` and `offset` are the effective ones."""
 
     data: list[ListedAgent]
@@ -275,7 +301,7 @@ class AgentPage(BaseModel):
     offset: int
 
 
-class Notification(BaseModel):
+class Notification(Answer):
     """What the agent asked the terminal to show to its user (OSC 9, OSC 777)."""
 
     title: str
@@ -283,14 +309,14 @@ class Notification(BaseModel):
     at: str | None
 
 
-class Progress(BaseModel):
+class Progress(Answer):
     """How far the agent says it is (OSC 9;4)."""
 
     state: Literal["none", "normal", "error", "indeterminate", "paused"]
     value: int
 
 
-class AgentState(BaseModel):
+class AgentState(Answer):
     """What the agent says it is doing (OSC 7501)."""
 
     state: Literal["idle", "working", "blocked", "done", "error", "clear"]
@@ -301,7 +327,7 @@ class AgentState(BaseModel):
     at: str | None
 
 
-class TerminalState(BaseModel):
+class TerminalState(Answer):
     """What a session's terminal has told; times are the harness's."""
 
     title: str
@@ -311,7 +337,7 @@ class TerminalState(BaseModel):
     agent_state: AgentState | None
 
 
-class Attached(BaseModel):
+class Attached(Answer):
     """Who is attached to a session's terminal."""
 
     name: str
@@ -319,7 +345,7 @@ class Attached(BaseModel):
     since: str | None
 
 
-class Activity(BaseModel):
+class Activity(Answer):
     """What a session's agent is doing; `since` is when that began, `message` what is asked, worked on or was said.
 
     An agent whose process has ended is idle, with the reason exited or crashed. A reason of null with the state
@@ -335,7 +361,7 @@ class Activity(BaseModel):
     message: str | None
 
 
-class Finding(BaseModel):
+class Finding(Answer):
     """Something wrong with a session. `evidence` are lines that show it."""
 
     code: str
@@ -345,7 +371,17 @@ class Finding(BaseModel):
     evidence: list[str] | None = None
 
 
-class ApiSession(BaseModel):
+class Origin(Answer):
+    """Where a session was asked for (LAP REST 3.2)."""
+
+    integration_id: str
+    external_session_id: str
+    external_ref: str
+    workspace_name: str
+    url: str | None
+
+
+class ApiSession(Answer):
     """A session (seed 001)."""
 
     id: str
@@ -371,7 +407,8 @@ class ApiSession(BaseModel):
     task_arn: str | None
     title: str | None
     title_preview: str | None
-    origin: None
+    origin: Origin | None
+    """Only where one session is asked for."""
     sandboxes: None
     isolation: dict[str, Any] | None
     viewers: int
@@ -384,14 +421,14 @@ class ApiSession(BaseModel):
     warnings: list[str]
 
 
-class MessageReply(BaseModel):
+class MessageReply(Answer):
     """The agent's answer, as its harness gives it; `info.error` tells that the agent failed or was interrupted."""
 
     info: dict[str, Any]
     parts: list[dict[str, Any]]
 
 
-class TerminalInstead(BaseModel):
+class TerminalInstead(Answer):
     """What a session answers whose harness has a terminal."""
 
     text: str
@@ -401,7 +438,7 @@ class SpokenMessage(MessageReply):
     """What the user or the agent said; `info` has `id`, `sessionID`, `role` and `time`."""
 
 
-class LogEntry(BaseModel):
+class LogEntry(Answer):
     """One thing that happened in a session."""
 
     id: str
@@ -413,13 +450,13 @@ class LogEntry(BaseModel):
     status: str = ""
 
 
-class Aborted(BaseModel):
+class Aborted(Answer):
     """The agent was told to stop."""
 
     ok: bool
 
 
-class Cursor(BaseModel):
+class Cursor(Answer):
     """Where the cursor is, counted from 0, and whether it is shown."""
 
     x: int
@@ -427,7 +464,7 @@ class Cursor(BaseModel):
     visible: bool
 
 
-class ScreenCells(BaseModel):
+class ScreenCells(Answer):
     """A screen as runs of cells, row by row; of a run's attributes only those that are set."""
 
     columns: int
@@ -442,14 +479,20 @@ class CreatedSession(ApiSession):
     """A session just created; its `warnings` also name what was asked for and is not done."""
 
 
-class EndedSession(BaseModel):
+class EndedSession(Answer):
     """Answer to a deletion or a stop: `deleted`, or `dead` when it was that already or was stopped."""
 
     id: str
     status: Literal["deleted", "dead"]
 
 
-class LoggedEvent(BaseModel):
+class PhaseNoted(Answer):
+    """Answer to a report of a phase; not noted when the session is not being created any more."""
+
+    ok: bool
+
+
+class LoggedEvent(Answer):
     """One event of the log; it also has `agent`, `session`, `memory` or `skill`, as it was right after the change."""
 
     seq: int
@@ -459,14 +502,14 @@ class LoggedEvent(BaseModel):
     session_id: str | None
 
 
-class EventPage(BaseModel):
+class EventPage(Answer):
     """A stretch of the event log; `next` is the `after` of the following one, null at the end."""
 
     data: list[LoggedEvent]
     next: int | None
 
 
-class ApiSkill(BaseModel):
+class ApiSkill(Answer):
     """A reusable block of instructions."""
 
     id: str
@@ -476,13 +519,13 @@ class ApiSkill(BaseModel):
     created_at: str
 
 
-class SkillList(BaseModel):
+class SkillList(Answer):
     """All skills, newest first."""
 
     data: list[ApiSkill]
 
 
-class SkillVersion(BaseModel):
+class SkillVersion(Answer):
     """A content that a skill had before; `created_at` is when it was replaced."""
 
     skill_id: str
@@ -492,13 +535,13 @@ class SkillVersion(BaseModel):
     created_at: str
 
 
-class SkillVersionList(BaseModel):
+class SkillVersionList(Answer):
     """Former contents of a skill, the last replaced one first."""
 
     data: list[SkillVersion]
 
 
-class DetachedSkill(BaseModel):
+class DetachedSkill(Answer):
     """The agent without the skill."""
 
     agent: ApiAgent
@@ -510,7 +553,7 @@ class AttachedSkill(DetachedSkill):
     skill: ApiSkill = None  # type: ignore[assignment]
 
 
-class ApiMemory(BaseModel):
+class ApiMemory(Answer):
     """What an agent remembers; `times_applied` counts the sessions that were told."""
 
     id: str
@@ -531,7 +574,7 @@ class ApiMemory(BaseModel):
     updated_at: str
 
 
-class Welcome(BaseModel):
+class Welcome(Answer):
     """What answers here, and where the rest is."""
 
     name: str
@@ -543,21 +586,40 @@ class Welcome(BaseModel):
     health: str
 
 
-class Health(BaseModel):
+class VaultState(Answer):
+    """Whether sandboxes hold stubs instead of credentials; `down`: they should, and no session starts meanwhile."""
+
+    state: Literal["on", "off", "down"]
+    reason: str | None
+
+
+class Isolation(Answer):
+    """How sandboxes are shut in."""
+
+    filesystem: bool
+    """Whether they see their own files only."""
+    network: Literal["vault", "none", "open"]
+    reason: str | None
+
+
+class Health(Answer):
     """The platform answers."""
 
     ok: bool
     version: str
     started_at: str
+    vault: VaultState
+    isolation: Isolation | None
+    """Of new sandboxes; null where they are not on this machine."""
 
 
-class Readiness(BaseModel):
+class Readiness(Answer):
     """Whether the platform can do its work."""
 
     ok: bool
 
 
-class PoolCounts(BaseModel):
+class PoolCounts(Answer):
     """Sandboxes of the warm pool; `claimed` are those that active sessions run in."""
 
     provisioning: int
@@ -574,7 +636,7 @@ class PoolOfAgent(PoolCounts):
     oldest_warm_at: str | None
 
 
-class FailingPool(BaseModel):
+class FailingPool(Answer):
     """An agent whose sandboxes keep failing, and when the next is tried."""
 
     agent_id: str
@@ -583,7 +645,7 @@ class FailingPool(BaseModel):
     retry_at: str
 
 
-class PoolStats(BaseModel):
+class PoolStats(Answer):
     """The warm pool and its settings."""
 
     configured_size: int
@@ -595,7 +657,7 @@ class PoolStats(BaseModel):
     failing: list[FailingPool]
 
 
-class PooledSandbox(BaseModel):
+class PooledSandbox(Answer):
     """One sandbox of the pool; `expires_at` is when a warm one is replaced by a fresh one."""
 
     id: str
@@ -609,13 +671,13 @@ class PooledSandbox(BaseModel):
     expires_at: str | None
 
 
-class PooledSandboxes(BaseModel):
+class PooledSandboxes(Answer):
     """Every sandbox of the pool, oldest first."""
 
     data: list[PooledSandbox]
 
 
-class PoolPass(BaseModel):
+class PoolPass(Answer):
     """What one pass over the pool did: sandboxes it began to make, removed, found broken, and could not see to."""
 
     provisioned: int
@@ -624,13 +686,13 @@ class PoolPass(BaseModel):
     errors: int
 
 
-class PoolFlushed(BaseModel):
+class PoolFlushed(Answer):
     """How many sandboxes go."""
 
     flushed: int
 
 
-class SessionCounts(BaseModel):
+class SessionCounts(Answer):
     """Sessions by status."""
 
     creating: int
@@ -639,7 +701,7 @@ class SessionCounts(BaseModel):
     dead: int
 
 
-class ActiveOfAgent(BaseModel):
+class ActiveOfAgent(Answer):
     """One agent's active sessions."""
 
     agent_id: str
@@ -648,20 +710,20 @@ class ActiveOfAgent(BaseModel):
     ready: int
 
 
-class SessionStats(BaseModel):
+class SessionStats(Answer):
     """All sessions, and the active ones by agent."""
 
     counts: SessionCounts
     by_agent: list[ActiveOfAgent]
 
 
-class AgentTotal(BaseModel):
+class AgentTotal(Answer):
     """All agents."""
 
     total: int
 
 
-class Runtime(BaseModel):
+class Runtime(Answer):
     """How the platform runs; what only a cluster has is null."""
 
     namespace: str | None
@@ -670,7 +732,7 @@ class Runtime(BaseModel):
     reconcile_interval_seconds: int
 
 
-class Worker(BaseModel):
+class Worker(Answer):
     """A duty: which process did it last, when, and with what result."""
 
     name: str
@@ -679,7 +741,7 @@ class Worker(BaseModel):
     last_result: dict[str, Any] | None
 
 
-class AdminStats(BaseModel):
+class AdminStats(Answer):
     """The platform in numbers."""
 
     warm_pool: PoolStats
@@ -689,7 +751,7 @@ class AdminStats(BaseModel):
     workers: list[Worker]
 
 
-class SessionDiagnosis(BaseModel):
+class SessionDiagnosis(Answer):
     """What is known of a session (seed 000, LAP REST 5.1). A part that could not be had says why in its `error`."""
 
     session: dict[str, Any]
@@ -709,7 +771,7 @@ class SessionDiagnosis(BaseModel):
     notes: dict[str, str]
 
 
-class DiagnosedSession(BaseModel):
+class DiagnosedSession(Answer):
     """What is wrong with one session of the fleet."""
 
     session_id: str
@@ -721,7 +783,7 @@ class DiagnosedSession(BaseModel):
     hints: list[Finding]
 
 
-class FleetDiagnosis(BaseModel):
+class FleetDiagnosis(Answer):
     """What is wrong with all sessions; `counts` says with how many each code is."""
 
     data: list[DiagnosedSession]
@@ -730,7 +792,7 @@ class FleetDiagnosis(BaseModel):
     elapsed_ms: int
 
 
-class Fingerprint(BaseModel):
+class Fingerprint(Answer):
     """A stub, which credential it stands for, and the last characters of that."""
 
     stub: str
@@ -738,7 +800,7 @@ class Fingerprint(BaseModel):
     real_tail: str
 
 
-class Interception(BaseModel):
+class Interception(Answer):
     """Something the vault has seen; `count` times since it was last told."""
 
     id: int
@@ -758,7 +820,66 @@ class Interception(BaseModel):
     """Present only when it is true."""
 
 
-class Issue(BaseModel):
+class Install(Answer):
+    """An integration in a workspace."""
+
+    install_id: str
+    workspace_id: str
+    workspace_name: str
+
+
+class ApiBinding(Answer):
+    """Which install an agent works for."""
+
+    binding_id: str
+    install_id: str
+    workspace_name: str
+    enabled: bool
+
+
+class Integration(Answer):
+    """An integration; `enabled` says that it is set up on this platform."""
+
+    id: str
+    display_name: str
+    icon: str
+    docs_url: str
+    enabled: bool
+    has_manifest: bool
+    installs: list[Install]
+    binding: ApiBinding | None
+
+
+class Integrations(Answer):
+    """All integrations (LAP REST 7.6)."""
+
+    providers: list[Integration]
+
+
+class Unbound(Answer):
+    """How many bindings there were."""
+
+    deleted: int
+
+
+class AccessToken(Answer):
+    """A token to use; `expires_in` in seconds."""
+
+    access_token: str
+    expires_in: int
+    token_type: Literal["Bearer"]
+
+
+class AgentTokens(AccessToken):
+    """Tokens for an agent."""
+
+    refresh_token: str
+    refresh_expires_in: int
+    agent_id: str
+    scope: list[str]
+
+
+class Issue(Answer):
     """One thing wrong with a request."""
 
     path: list[str | int]
@@ -766,7 +887,7 @@ class Issue(BaseModel):
     code: str
 
 
-class ApiError(BaseModel):
+class ApiError(Answer):
     """Every refusal."""
 
     error: str

@@ -7,18 +7,26 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from backend.api import bodies
-from backend.api.context import documented_refusals, services_of, session_json
+from backend.api.context import documented_refusals, services_of, session_json, session_texts
 from backend.api.downloads import Passed
 from backend.api.errors import refusal
-from backend.api.models import ApiSession, CreatedSession, EndedSession, PhaseReport, ScreenCells, SessionCreate
+from backend.api.models import (
+    ApiSession,
+    CreatedSession,
+    EndedSession,
+    PhaseNoted,
+    PhaseReport,
+    ScreenCells,
+    SessionCreate,
+)
 from backend.api.query import MAX_NUMBER, clamped, number, words
 from backend.domain import env_vars
 from backend.domain.agents import supports_tui
 from backend.domain.problems import Problem
 from backend.domain.sessions import DEAD
-from backend.services.errors import Invalid, Unavailable
+from backend.services.errors import Invalid, Unavailable, session_not_found
 from backend.services.sessions import MAX_SCROLLBACK
-from backend.store import sessions
+from backend.store import integrations, sessions
 from backend.store.database import Row
 
 DEFAULT_LIMIT = 50
@@ -87,21 +95,30 @@ async def page(
     """List sessions, newest first: `limit` up to 200 (50), `offset`, `agent_id`, `status` (comma-separated)."""
     wanted = number(limit, DEFAULT_LIMIT)
     async with services_of(request).database.read() as tx:
-        rows = await sessions.page(
+        found = await sessions.page_told(
             tx,
             limit=min(wanted, MAX_LIMIT) if wanted > 0 else DEFAULT_LIMIT,
             offset=clamped(offset, 0, 0, MAX_NUMBER),
             agent_id=agent_id,
             statuses=words(status),
         )
-    return JSONResponse([session_json(request, row) for row in rows])
+    return Response(f"[{','.join(session_texts(request, found))}]", media_type="application/json")
 
 
 @router.get("/{session_id}", responses={200: {"model": ApiSession}, **documented_refusals(404)})
 async def get(request: Request, session_id: str) -> Response:
     """One session, with the whole `response`: lists and events cut a long one, and say so with `truncated`."""
+    async with services_of(request).database.read() as tx:
+        told = await sessions.told(tx, session_id)
+        # One query less where nothing comes from elsewhere.
+        origin = await integrations.origin(tx, session_id) if services_of(request).integrations.linear else None
+    if told is None:
+        raise session_not_found(session_id)
+    if not told.truncated and origin is None:
+        return Response(session_texts(request, [told])[0], media_type="application/json")
     row = await services_of(request).sessions.get(session_id)
-    return JSONResponse(session_json(request, row) | await _whole_response(request, row))
+    whole = await _whole_response(request, row)
+    return JSONResponse(session_json(request, row) | whole | {"origin": origin})
 
 
 @router.delete("/{session_id}", responses={200: {"model": EndedSession}, **documented_refusals(404)})
@@ -203,7 +220,11 @@ async def _whole_response(request: Request, row: Row) -> dict[str, Any]:
     return {"response": full} if full else {}
 
 
-@router.post("/{session_id}/phase", openapi_extra=bodies.documented(PhaseReport))
+@router.post(
+    "/{session_id}/phase",
+    responses={200: {"model": PhaseNoted}, **documented_refusals(401)},
+    openapi_extra=bodies.documented(PhaseReport),
+)
 async def phase(request: Request, session_id: str) -> Response:
     """Where a harness reports its own phases; it authorizes with `Bearer <session_id>` (LAP REST 3.10)."""
     given = request.headers.get("authorization", "")

@@ -1,4 +1,4 @@
-"""Which texts may stand in an egress list: a domain, `*.` wildcard, IP or CIDR (LAP REST 2.1), each with a port or not."""
+"""Which texts may stand in an egress list: a domain, `*.` wildcard, IP or CIDR (LAP REST 2.1), or with a port."""
 
 import ipaddress
 import re

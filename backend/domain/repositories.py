@@ -6,7 +6,7 @@ or carry a password that would then be readable in the API, in argv and in `.git
 
 import re
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 MAX_URL_LENGTH: Final = 2048
 MAX_BRANCH_BYTES: Final = 244
@@ -58,6 +58,13 @@ def branch_problem(branch: str) -> str | None:
     if any(not part or part.startswith(".") or part.endswith(".lock") for part in parts):
         return "each part between slashes must be non-empty, not start with '.' and not end with '.lock'"
     return None
+
+
+def local_path(repo_url: str) -> str | None:
+    """The absolute path of a repository on this machine; None for any other."""
+    if repo_url.startswith("/"):
+        return repo_url
+    return unquote(urlsplit(repo_url).path) if repo_url.startswith("file://") else None
 
 
 def directory_name(repo_url: str) -> str:

@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import quote, quote_plus
 
 PREFIX: Final = b"stub_"
@@ -147,10 +147,8 @@ def encoded_basic(pair: bytes) -> bytes:
     return base64.b64encode(pair)
 
 
-class Found(Protocol):
-    """Told of each needle that was replaced."""
-
-    def __call__(self, needle: bytes) -> None: ...
+Found = Callable[[bytes], object]
+"""Told of each needle that was replaced."""
 
 
 class Needles:
@@ -169,7 +167,10 @@ class Needles:
 
     def within(self, data: bytes) -> bool:
         """Whether there is anything to replace."""
-        return any(needle in data for needle in self.texts)
+        for needle in self.texts:  # noqa: SIM110 -- asked for each header and body: this is twice as fast
+            if needle in data:
+                return True
+        return False
 
 
 class Replacer:

@@ -93,7 +93,7 @@ async def serve(listener: socket.socket, root: Path, token: str) -> None:
 
 
 async def collect_when_calm() -> None:
-    """Collects garbage between bursts of work, until cancelled: a screen full of colours is ten thousands of objects."""
+    """Collects garbage between bursts of work, until cancelled: a colourful screen is ten thousands of objects."""
     delays = 0
     while True:
         await asyncio.sleep(COLLECT_SECONDS)

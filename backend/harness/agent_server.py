@@ -67,13 +67,15 @@ class AgentServer:
         self._child: Child | None = None
         self._port = 0
         self._opened = False
-        self._starting = asyncio.Lock()
+        self._noting: asyncio.Task[None] | None = None
+        """Tells of the child's end."""
+        self._reviving: asyncio.Task[str | None] | None = None
         self._busy: set[str] = set()
         """Sessions with a turn under way."""
         self._quiet = asyncio.Event()
         """Set while there is none."""
         self._quiet.set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def running(self) -> bool:
@@ -97,7 +99,7 @@ class AgentServer:
             self._log.write(line)
 
         self._spawn(read_lines(child, said))
-        self._spawn(self._note_exit(child))
+        self._noting = self._spawn(self._note_exit(child))
         reason = await self._until_ready(child) or await self._until_open(child)
         if reason is not None:
             child.kill()
@@ -155,14 +157,24 @@ class AgentServer:
         return json.dumps(self._launch.translate(message)).encode()
 
     async def _revive(self) -> None:
-        async with self._starting:
+        """Has a child that can be asked; its start goes on also when who waits for it leaves. Raises Broken."""
+        if self._reviving is None or self._reviving.done():
             if self.running:
                 return
-            self._log.write("the agent's server has ended: starting it anew; what it kept in memory is lost")
-            try:
-                await self.start()
-            except (SetupError, OSError) as error:
-                raise Broken(f"the agent's server could not be started anew: {error}") from error
+            self._reviving = self._spawn(self._start_anew())
+        if failure := await asyncio.shield(self._reviving):
+            raise Broken(failure)
+
+    async def _start_anew(self) -> str | None:
+        """Starts the next child; why it could not be, if so."""
+        if self._noting is not None:  # Else the end of the last child could be taken for that of the next.
+            await asyncio.wait([self._noting])
+        self._log.write("the agent's server has ended: starting it anew; what it kept in memory is lost")
+        try:
+            await self.start()
+        except (SetupError, OSError) as error:
+            return f"the agent's server could not be started anew: {error}"
+        return None
 
     async def _until_ready(self, child: Child) -> str | None:
         """None once the child answers; else why it does not."""
@@ -295,10 +307,11 @@ class AgentServer:
         self._activity.exited(exit_code, signal)
         self._state.update(urgent=True, agent=Agent(False, None, exit_code, signal))
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

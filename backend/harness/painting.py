@@ -95,14 +95,14 @@ class Painter:
 
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="painter")
         if self._still is None:
-            self._still = emulator.copy()
+            self._still = emulator.copy(still=True)
         return asyncio.get_running_loop().run_in_executor(self._executor, drawing, self._still)
 
 
 def paint(still: "Emulator", scrollback: int) -> tuple[bytes, int]:
     """The repaint, and how many lines of scrollback it brings: fewer than wanted if it would be too large."""
-    scrollback = min(scrollback, still.scrollback_lines) if scrollback else 0
     data = still.repaint(scrollback)
+    scrollback = min(scrollback, still.scrollback_lines) if scrollback else 0
     while scrollback and len(data) > MAX_REPAINT:
         scrollback = scrollback * MAX_REPAINT // (len(data) + MAX_REPAINT // 4)
         data = still.repaint(scrollback)

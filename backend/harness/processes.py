@@ -24,6 +24,7 @@ KILL_SECONDS = 5.0
 MAX_LINE = 2_000
 KEPT_LINES = 200
 
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _LINE_END = re.compile(rb"[\r\n]+")
 
@@ -189,6 +190,14 @@ def become_subreaper() -> None:
         import ctypes  # Late: only needed once, and slow to load.
 
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def hide_from_others() -> None:
+    """Keeps programs of the same user out of this process: its token, and its sockets, which are the machine's."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def describe_exit(code: int) -> str:

@@ -18,7 +18,7 @@ from backend.harness.adapters import Context, Launch, SetupError
 from backend.harness.agent_server import AgentServer
 from backend.harness.hook_channel import HookChannel, hook_command
 from backend.harness.log import Log
-from backend.harness.processes import Processes, become_subreaper
+from backend.harness.processes import Processes, become_subreaper, hide_from_others
 from backend.harness.recording import NAME, Recording
 from backend.harness.request import Request
 from backend.harness.server import preload
@@ -87,6 +87,7 @@ class Setup:
 
     async def _run(self, request: Request) -> None:
         try:
+            hide_from_others()
             become_subreaper()
             await self._prepare(request)
             await self._start(request)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MAX_COLUMNS = 500
 MAX_ROWS = 300
-READ_BYTES = 16_384
+READ_BYTES = 4_096
 """Of output in one turn: what is read ahead is what the echo of a key has to wait for."""
 SLICE = 2_048
 TURN_SECONDS = 0.004

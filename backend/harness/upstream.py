@@ -65,7 +65,7 @@ async def exchange(
         found = {name.decode("ascii"): value.decode("latin-1") for name, value in response.headers}
         yield Answer(response.status_code, found, _pieces(client, reader))
     except (OSError, h11.ProtocolError) as error:
-        raise Broken(f"it ended its connection ({error})") from error
+        raise _broken(error) from error
     finally:
         writer.transport.abort()
 
@@ -87,4 +87,10 @@ async def _pieces(client: h11.Connection, reader: asyncio.StreamReader) -> Async
             if isinstance(event, h11.Data):
                 yield bytes(event.data)
     except (OSError, h11.ProtocolError) as error:
-        raise Broken(f"it ended its connection ({error})") from error
+        raise _broken(error) from error
+
+
+def _broken(error: Exception) -> Broken:
+    # h11 speaks of its own states where an answer is missing or not whole.
+    how = str(error) if isinstance(error, OSError) else "in the middle of the answer"
+    return Broken(f"it ended its connection ({how})")

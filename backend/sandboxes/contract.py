@@ -24,6 +24,8 @@ class SandboxSpec:
     """What the harness asks of its callers. Never in an environment, an argument list or a file."""
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Environment of the harness process itself, not of the agent. No secret of a user."""
+    repository: Path | None = None
+    """A repository of this machine that set-up clones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class Sandbox:
     url: str
     """`http://127.0.0.1:PORT` or alike. Takes connections at once; requests queue until the harness accepts."""
     isolation: Mapping[str, Any]
-    """JSON for the session page: {"pid_namespace": bool, "limits": {...}, "reason": str | None (what is missing)}."""
+    """JSON for the session page: {"pid_namespace": bool, "filesystem": bool (its own files only), "network": "vault",
+    "none" or "open" (the machine's), "limits": {...}, "reason": str | None (what is missing)}."""
 
 
 @dataclass(frozen=True, slots=True)

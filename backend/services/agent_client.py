@@ -168,8 +168,8 @@ class AgentClient:
         """Any call, its answer yet to be read. `path` begins with a slash. Raises HarnessUnreachable."""
         headers = _headers(token) | ({"content-type": content_type} if content_type else {})
         timeout = httpx.Timeout(CONNECT_SECONDS, read=PIECE_SECONDS)
-        request = self._http.build_request(method, f"{url}{path}", content=body, headers=headers, timeout=timeout)
         try:
+            request = self._http.build_request(method, f"{url}{path}", content=body, headers=headers, timeout=timeout)
             response = await self._http.send(request, stream=True)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise _unreachable(error) from error

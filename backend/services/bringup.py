@@ -6,9 +6,10 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from backend.domain import clock, env_vars, phases, sessions
+from backend.domain import clock, env_vars, phases, repositories, sessions
 from backend.sandboxes.contract import Sandbox, SandboxDriver, SandboxError, SandboxSpec, SandboxState
 from backend.services.errors import VaultError
 from backend.services.harness_client import HarnessClient, HarnessState, HarnessUnreachable
@@ -162,6 +163,7 @@ class BringUp:
                         harness_id=launch.harness_id,
                         token=launch.token,
                         env=_network_environment(self._hand_over["env"]),
+                        repository=_local_repository(self._hand_over),
                     )
                 )
             except SandboxError as error:
@@ -272,6 +274,11 @@ class BringUp:
     async def _last_words(self) -> str:
         log = await self._driver.logs(self._launch.sandbox_name, LOG_LINES_IN_REASON)
         return f"Last lines of its log:\n{log.strip()}" if log.strip() else "Its log is empty."
+
+
+def _local_repository(hand_over: Mapping[str, Any]) -> Path | None:
+    path = repositories.local_path(hand_over.get("repo_url") or "")
+    return Path(path) if path else None
 
 
 def _network_environment(own: Mapping[str, str]) -> dict[str, str]:

@@ -1,18 +1,23 @@
 """What the platform is made of, put together once at start."""
 
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from backend.sandboxes.contract import SandboxDriver
+from backend.sandboxes.contract import SandboxDriver, SandboxError
 from backend.sandboxes.local.driver import LocalDriver
 from backend.sandboxes.local.limits import Limits
 from backend.services.agents import AgentsService
-from backend.services.bringup import unsealed
+from backend.services.bringup import Seal, unsealed
 from backend.services.diagnosis import Diagnosis
+from backend.services.errors import VaultError
 from backend.services.events import EventFeed
 from backend.services.harness_client import HarnessClient
+from backend.services.integrations import IntegrationsService
 from backend.services.leases import Leases, holder_of
+from backend.services.linear import LinearWork
 from backend.services.memory import MemoryService
 from backend.services.messages import MessagesService
 from backend.services.metrics import Metrics
@@ -44,8 +49,11 @@ class Services:
     pool: WarmPool
     reconciler: Reconciler
     diagnosis: Diagnosis
+    integrations: IntegrationsService
     vault: VaultService | None
     """None when it is off, or sandboxes are not on this machine."""
+    local: LocalDriver | None
+    """None when sandboxes are not on this machine."""
 
 
 @asynccontextmanager
@@ -61,15 +69,17 @@ async def open_services(settings: Settings, driver: SandboxDriver | None = None)
         feed = EventFeed(database)
         cipher = Cipher(settings.encryption_key_value)
         vault: VaultService | None = None
+        local: LocalDriver | None = None
         if driver is None:
-            driver = LocalDriver(settings.data_dir, limits=_limits(settings))
             if settings.vault == "on":
                 vault = VaultService(database, cipher, settings)
-                driver = Guarded(driver, vault)
                 vault.start()
                 stack.push_async_callback(vault.aclose)
+            driver = local = _local_driver(settings, vault)
+            if vault:
+                driver = Guarded(local, vault)
         stack.push_async_callback(driver.close)
-        seal = vault.seal if vault else unsealed
+        seal = _sealed(vault, local) if vault and local else unsealed
         harness = HarnessClient()
         stack.push_async_callback(harness.aclose)
         recordings = Recordings(
@@ -87,6 +97,11 @@ async def open_services(settings: Settings, driver: SandboxDriver | None = None)
         agents = AgentsService(database, cipher, sessions, recordings)
         await sessions.resume()
         await messages.resume()
+        integrations = IntegrationsService(database, cipher, settings)
+        stack.push_async_callback(integrations.aclose)
+        linear = LinearWork(database, integrations, sessions, messages, feed, leases, settings)
+        stack.push_async_callback(linear.aclose)
+        await linear.start()
         pool = WarmPool(
             database, cipher, driver, harness, leases, metrics, settings, hand_over=sessions.common_hand_over, seal=seal
         )
@@ -113,8 +128,35 @@ async def open_services(settings: Settings, driver: SandboxDriver | None = None)
             pool,
             reconciler,
             diagnosis,
+            integrations,
             vault,
+            local,
         )
+
+
+def _local_driver(settings: Settings, vault: VaultService | None) -> LocalDriver:
+    async def connect(sandbox: str, listeners: Mapping[str, socket.socket]) -> None:
+        assert vault is not None
+        try:
+            await vault.listen(sandbox, listeners)
+        except VaultError as error:
+            raise SandboxError(str(error)) from error
+
+    return LocalDriver(
+        settings.data_dir,
+        limits=_limits(settings),
+        isolation=settings.isolation,
+        connect=connect if vault else None,
+        commands=settings.harness_commands.values(),
+        readable=settings.sandbox_readable_paths,
+    )
+
+
+def _sealed(vault: VaultService, local: LocalDriver) -> Seal:
+    async def seal(sandbox: str, agent_id: str, hand_over: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await vault.seal(sandbox, agent_id, hand_over, proxy=await local.proxy(sandbox))
+
+    return seal
 
 
 def _limits(settings: Settings) -> Limits:
@@ -123,4 +165,5 @@ def _limits(settings: Settings) -> Limits:
         memory_mb=settings.sandbox_memory_mb or usual.memory_mb,
         cpus=settings.sandbox_cpus or usual.cpus,
         pids=settings.sandbox_pids or usual.pids,
+        disk_mb=settings.sandbox_disk_mb or usual.disk_mb,
     )

@@ -30,6 +30,13 @@ class History:
         async with self._database.read() as tx:
             return store.as_messages(await store.of(tx, session_id, without_sandbox=without))
 
+    async def answers_before(self, session_id: str, harness_session_id: str, seq: int | None) -> set[str]:
+        """The ids of the answers kept of one harness session before the user's message `seq`."""
+        if seq is None:
+            return set()
+        async with self._database.read() as tx:
+            return await store.answers_before(tx, session_id, harness_session_id, seq)
+
     async def sync(self, session_id: str, harness_session_id: str, live: Sequence[messages.Message]) -> None:
         """Keep what the harness tells that is not kept yet. What it tells no more stays."""
         async with self._database.read() as tx:
@@ -77,7 +84,7 @@ class History:
         elif is_user:
             await store.change(tx, seq, message=message, message_id=_id(message), at_ms=at_ms)
         else:
-            await store.change(tx, seq, message=message, state=_state(message))
+            await store.finish(tx, seq, message=message, state=_state(message))
 
     async def settle(
         self,

@@ -35,15 +35,30 @@ class MemoryService:
         self._database = database
 
     async def page(
-        self, agent_id: str, *, limit: int, offset: int, search: str, tag: str, include_disabled: bool
+        self,
+        agent_id: str,
+        *,
+        limit: int,
+        offset: int,
+        search: str,
+        tag: str,
+        include_disabled: bool,
+        counted: bool = False,
     ) -> list[Row]:
-        """See memories.page. Looking is no use: nothing is counted. Raises NotFound for an unknown agent."""
+        """See memories.page. Looking is no use; what a search finds is, when `counted`: then an agent asks itself.
+
+        Raises NotFound for an unknown agent.
+        """
         async with self._database.read() as tx:
             if not await agents.known(tx, agent_id):
                 raise agent_not_found(agent_id)
-            return await memories.page(
+            found = await memories.page(
                 tx, agent_id, limit=limit, offset=offset, search=search, tag=tag, include_disabled=include_disabled
             )
+        if counted and search and found:
+            async with self._database.begin() as tx:
+                await memories.note_use(tx, [row["id"] for row in found], clock.now())
+        return found
 
     async def create(self, agent_id: str, values: Mapping[str, Any]) -> Row:
         """Store a new memory; `values` has `text`, and what is not its default. Raises NotFound, Conflict."""

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from backend.domain import messages, sessions
 from backend.domain.agents import supports_tui
-from backend.services.agent_client import AgentClient, HarnessRefused, pieces
+from backend.services.agent_client import IN_THREAD, AgentClient, HarnessRefused, pieces
 from backend.services.errors import (
     Conflict,
     Ended,
@@ -26,7 +26,7 @@ from backend.services.frames import Frames, failure
 from backend.services.harness_client import HarnessClient, HarnessUnreachable
 from backend.services.history import History, pending_message
 from backend.services.sessions import SessionsService
-from backend.services.turns import Said, Turns, not_ready
+from backend.services.turns import Said, Turns, not_ready, provisioned
 from backend.settings import Settings
 from backend.store import messages as store
 from backend.store import sessions as session_store
@@ -119,11 +119,15 @@ class MessagesService:
     def hold(self, session_id: str, text: str, images: Sequence[Mapping[str, Any]]) -> bool:
         """Keep a new session's first message with its attachments until it is ready; False when there is no room."""
         parts = [*([{"type": "text", "text": text}] if text else []), *images]
-        size = sum(len(part["source"]["data"]) for kept in self._held.values() for part in kept if "source" in part)
-        if size > HELD_BYTES:
+        if self._held_bytes() > HELD_BYTES:  # of sessions that did not come up nobody may ever ask
+            self._held = {held: kept for held, kept in self._held.items() if self._sessions.runs(held)}
+        if self._held_bytes() > HELD_BYTES:
             return False
         self._held[session_id] = parts
         return True
+
+    def _held_bytes(self) -> int:
+        return sum(len(part["source"]["data"]) for kept in self._held.values() for part in kept if "source" in part)
 
     async def send(self, session_id: str, said: Said, *, wait: bool = True) -> bytes | None:
         """Say something and wait for the answer, as the harness gives it; None for a harness with a terminal instead.
@@ -138,7 +142,7 @@ class MessagesService:
     async def send_streaming(self, session_id: str, said: Said, *, wait: bool = True) -> AsyncIterator[bytes]:
         """Say something; the answer as server-sent events. Raises NotFound, Conflict, before the first."""
         row = await self._talking(session_id)
-        if not _provisioned(row):
+        if not provisioned(row):
             raise Conflict(f"session {session_id} is not fully provisioned")
         frames = Frames()
         if supports_tui(row["harness_id"]):
@@ -153,7 +157,7 @@ class MessagesService:
         row = await self._sessions.get(session_id)
         if row["status"] != sessions.READY:
             raise Conflict(f"session not ready, status={row['status']}")
-        if not _provisioned(row):
+        if not provisioned(row):
             raise Unavailable("session missing sandbox_url or harness_session_id")
         return self._watch(row, _frame({"type": "ready"}), TURN_STREAM_SECONDS, wrapped=True, follow=False)
 
@@ -172,7 +176,7 @@ class MessagesService:
         """
         row = await self._sessions.get(session_id)
         kept = await self._history.of(session_id)
-        if not _provisioned(row) or supports_tui(row["harness_id"]):
+        if not provisioned(row) or supports_tui(row["harness_id"]):
             return kept
         target = self._turns.target(row)
         try:
@@ -194,7 +198,7 @@ class MessagesService:
         if row is None:
             return []
         said = await self._history.of(session_id)
-        if _provisioned(row) and not supports_tui(row["harness_id"]):
+        if provisioned(row) and not supports_tui(row["harness_id"]):
             target = self._turns.target(row)
             with suppress(HarnessUnreachable):
                 live = await self._client.messages(target, LOG_SECONDS)
@@ -205,10 +209,10 @@ class MessagesService:
     async def abort(self, session_id: str) -> None:
         """End the turn that runs. Raises NotFound unless the session is ready, HarnessFailed."""
         row = await self._talking(session_id)
-        if not _provisioned(row):
+        if not provisioned(row):
             raise not_ready(session_id)
         try:
-            await self._client.abort(self._turns.target(row))
+            await self._turns.abort(session_id, self._turns.target(row))
         except (HarnessUnreachable, HarnessRefused) as error:
             raise HarnessFailed(f"harness request failed: {error}") from error
 
@@ -219,7 +223,7 @@ class MessagesService:
         """
         row = await self._sessions.get(session_id)
         terminal = supports_tui(row["harness_id"])
-        if _provisioned(row) and not terminal:
+        if provisioned(row) and not terminal:
             await self._turns.snapshot(row)
         had_attachments = any(
             part.get("omitted") for message in await self._history.of(session_id) for part in message["parts"]
@@ -253,7 +257,7 @@ class MessagesService:
         target = self._turns.target(row)
         if call.method == "POST" and not supports_tui(row["harness_id"]):
             for name in TURN_PATHS:
-                if call.path == f"session/{target.harness_session_id}/{name}":
+                if call.path.strip("/") == f"session/{target.harness_session_id}/{name}":
                     return await self._turn_passage(session_id, call.body or b"", asynchronous=name != "message")
         path = f"/{quote(call.path, safe='/:@!$&()*+,;=~-._')}" + (f"?{call.query}" if call.query else "")
         stack = AsyncExitStack()
@@ -272,7 +276,7 @@ class MessagesService:
 
     async def _turn_passage(self, session_id: str, raw: bytes, *, asynchronous: bool) -> Passage:
         try:
-            body = json.loads(raw)
+            body = await asyncio.to_thread(json.loads, raw) if len(raw) > IN_THREAD else json.loads(raw)
         except (ValueError, RecursionError):
             body = None
         parts = body.get("parts") if isinstance(body, dict) else None
@@ -300,7 +304,8 @@ class MessagesService:
                 raise HarnessUnreachable(str(error) or f"it went on for {WATCH_SECONDS:g} s") from None
 
     def _begin(self, session_id: str) -> None:
-        self._turns.begin(session_id, lambda session_id: self._held.pop(session_id, None))
+        held = self._held.pop(session_id, None)
+        self._turns.begin(session_id, lambda _session_id: held)
 
     async def _row(self, session_id: str) -> Row | None:
         async with self._database.read() as tx:
@@ -323,7 +328,7 @@ class MessagesService:
                 raise session_not_found(session_id)
             if row["status"] in sessions.ENDED:
                 raise Ended(f"session {session_id} is {row['status']}")
-            if _provisioned(row):
+            if provisioned(row):
                 return row
             if (left := deadline - _now()) <= 0:
                 raise TookTooLong(f"session {session_id} not ready within {READY_SECONDS:.0f}s")
@@ -415,23 +420,22 @@ def _closing() -> Unavailable:
     return Unavailable("the platform is ending; the agent goes on: read the session's messages once it is back")
 
 
-def _provisioned(row: Row) -> bool:
-    return bool(row["status"] == sessions.READY and row["sandbox_url"] and row["harness_session_id"])
-
-
 def _merged(
     kept: Sequence[dict[str, Any]], live: Sequence[dict[str, Any]], harness_session_id: str
 ) -> list[dict[str, Any]]:
     """What is kept from before the first message that the harness tells, then all that it tells."""
     told = {message["info"].get("id") for message in live}
+    texts = {messages.text_of(message["parts"]) for message in live if message["info"].get("role") == "user"}
     begun = messages.created_ms(live[0]["info"]) or 0
 
-    def before(info: Mapping[str, Any]) -> bool:
-        if info.get("sessionID") == harness_session_id and str(info.get("id")).startswith(messages.LOCAL):
+    def before(message: Mapping[str, Any]) -> bool:
+        info = message["info"]
+        local = info.get("sessionID") == harness_session_id and str(info.get("id")).startswith(messages.LOCAL)
+        if local and messages.text_of(message["parts"]) in texts:
             return False  # the harness tells it under another id
         return info.get("id") not in told and (messages.created_ms(info) or 0) < begun
 
-    return [message for message in kept if before(message["info"])] + list(live)
+    return [message for message in kept if before(message)] + list(live)
 
 
 def _is_message_list(path: str) -> bool:

@@ -174,7 +174,8 @@ class Reconciler:
     async def _end_ghosts(self, result: Result) -> None:
         async def end(row: Row) -> None:
             if await self._driver.state(row["task_arn"]) is not SandboxState.GONE:
-                result.taken_over += await self._sessions.take_over(row)
+                taken_over = await self._sessions.take_over(row)  # not in one: others are counted meanwhile
+                result.taken_over += taken_over
             elif await self._sessions.reap(row, sessions.disappeared("nobody watched it"), sessions.DEAD):
                 result.ghost_killed += 1
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, BinaryIO, Final
 
 from pydantic import SecretStr
@@ -134,6 +135,7 @@ class SessionsService:
         self._runner = Runner(
             database, driver, harness, recordings, settings.phase_timeouts, settings.creating_timeout_seconds, seal
         )
+        self._opened = lru_cache(session_store.TOLD)(cipher.decrypt)
         self._touched: dict[str, float] = {}
         self._notes: set[asyncio.Task[None]] = set()
 
@@ -147,14 +149,15 @@ class SessionsService:
         recording: bool | None = None,
         skill_ids: Sequence[str] = (),
         attachments: Sequence[Mapping[str, Any]] = (),
+        session_id: str | None = None,
     ) -> Row:
         """Store a session in `creating` and start its bring-up. `env_vars` are checked already and never stored.
 
         `initial_prompt` is said once it is ready, to a harness without a terminal with `attachments`, of which only
         that there were some is stored. `recording` None is what the agent says. Of `skill_ids` the session has, and
-        its row shows, those that exist.
+        its row shows, those that exist. `session_id` is a fresh one of the caller's, who can so tell that it did it.
         """
-        session_id = str(uuid.uuid4())
+        session_id = session_id or str(uuid.uuid4())
         now = clock.now()
         async with self._database.begin() as tx:
             agent = await agent_store.get(tx, agent_id)
@@ -201,12 +204,16 @@ class SessionsService:
 
     def harness_token(self, row: Row) -> str | None:
         """The bearer of the session's harness; None when there is none, or it cannot be read."""
-        if row["tty_token"] is None:
+        return self.token(row["id"], row["tty_token"])
+
+    def token(self, session_id: str, stored: str | None) -> str | None:
+        """The same, of what the row has of it."""
+        if stored is None:
             return None
         try:
-            return self._cipher.decrypt(row["tty_token"])
+            return self._opened(stored)
         except DecryptError as error:
-            logger.error("session %s: %s", row["id"], error)
+            logger.error("session %s: %s", session_id, error)
             return None
 
     def unreachable(self, session_id: str) -> str | None:

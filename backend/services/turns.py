@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +16,15 @@ from typing import Any, Final
 
 from backend.domain import clock, messages, sessions
 from backend.domain.agents import supports_tui
-from backend.services.agent_client import AgentClient, HarnessRefused, NoMessage, NotDelivered, Reply, Target
+from backend.services.agent_client import (
+    IN_THREAD,
+    AgentClient,
+    HarnessRefused,
+    NoMessage,
+    NotDelivered,
+    Reply,
+    Target,
+)
 from backend.services.errors import Conflict, HarnessFailed, NotFound, ServiceError, TookTooLong
 from backend.services.frames import Frames, failure
 from backend.services.harness_client import HarnessClient, HarnessUnreachable
@@ -42,6 +50,10 @@ RECOVER_FIRST, RECOVER_LAST = 0.25, 5.0
 """Seconds between two looks at whether a turn that is not followed any more is over: the first, and the longest."""
 RECOVER_OVER: Final = 3.0
 """How long the answer of a turn that is over may take to be told."""
+ARRIVAL_SECONDS: Final = 10.0
+"""How long a message whose call broke off may take to show among what the agent was told, before it counts as lost."""
+ABORT_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds until a turn is aborted once more that has not ended: the agent may have been about to get it."""
 MODEL_PROVIDER: Final = "litellm"
 BUSY: Final = "session {} is answering another message: wait for it, abort it, or leave out if_busy=refuse"
 CROWDED: Final = f"session {{}} has {MAX_WAITING} messages waiting already: try again later"
@@ -85,6 +97,8 @@ class _Line:
         self.lock = asyncio.Lock()
         self.users = 0
         self.turn: Turn | None = None
+        self.taking: asyncio.Future[None] | None = None
+        """Of the turn that runs, from before the agent gets it; done at its end."""
         self.opening: asyncio.Task[None] | None = None
         self.sync: asyncio.TimerHandle | None = None
 
@@ -156,6 +170,21 @@ class Turns:
         done, _ = await asyncio.wait({line.opening}, timeout=seconds)
         return bool(done)
 
+    async def abort(self, session_id: str, target: Target) -> None:
+        """End the turn that runs, also one that the agent is just being given.
+
+        Raises HarnessRefused, HarnessUnreachable.
+        """
+        line = self._lines.get(session_id)
+        taking = line.taking if line is not None else None
+        await self._client.abort(target)
+        for pause in ABORT_PAUSES if taking is not None else ():
+            assert taking is not None
+            done, _ = await asyncio.wait({taking}, timeout=pause)
+            if done:
+                return
+            await self._client.abort(target)
+
     def gathered(self, session_id: str) -> tuple[str, list[dict[str, Any]]] | None:
         """The harness session, and what has come so far, of a turn that is followed by its events."""
         line = self._lines.get(session_id)
@@ -219,7 +248,7 @@ class Turns:
     async def _sync(self, session_id: str) -> None:
         async with self._database.read() as tx:
             row = await session_store.get(tx, session_id)
-        if row is not None and _provisioned(row):
+        if row is not None and provisioned(row):
             await self.snapshot(row)
 
     async def _have_turn(
@@ -270,7 +299,7 @@ class Turns:
         """Hears the end of what was sent already; returns what is still to be said."""
         async with self._database.begin() as tx:
             row = await session_store.get(tx, session_id)
-            if row is None or not _provisioned(row) or supports_tui(row["harness_id"]):
+            if row is None or not provisioned(row) or supports_tui(row["harness_id"]):
                 return []
             here = row["harness_session_id"]
             await store.give_up(tx, session_id, here)
@@ -324,18 +353,21 @@ class Turns:
         frames: Frames | None,
     ) -> None:
         """Have the turn now, to its end. `outcome` may be done before: then the rest is only for the history."""
-        turn = line.turn = await self._start(session_id, said)
+        taking = line.taking = asyncio.get_running_loop().create_future()
         try:
-            with self._beating(turn):
-                if frames is None:
-                    await self._converse(turn, outcome)
-                else:
-                    await self._prompt(turn, outcome, frames)
-        except (ServiceError, HarnessRefused):
-            await self._failed(turn)
-            raise
+            turn = line.turn = await self._start(session_id, said)
+            try:
+                with self._beating(turn):
+                    if frames is None:
+                        await self._converse(turn, outcome)
+                    else:
+                        await self._prompt(turn, outcome, frames)
+            except (ServiceError, HarnessRefused):
+                await self._failed(turn)
+                raise
         finally:
-            line.turn = None
+            line.turn = line.taking = None
+            taking.set_result(None)
 
     async def _start(self, session_id: str, said: Said) -> Turn:
         """Note that it is said, and be sure that there is somebody to say it to.
@@ -345,7 +377,7 @@ class Turns:
         now = clock.now()
         async with self._database.begin() as tx:
             row = await session_store.get(tx, session_id)
-            if row is None or not _provisioned(row):
+            if row is None or not provisioned(row):
                 raise not_ready(session_id)
             if supports_tui(row["harness_id"]):
                 raise TerminalInsteadError
@@ -365,7 +397,8 @@ class Turns:
             if is_first or not row["last_seen_at"] or clock.seconds_since(row["last_seen_at"]) > BEAT_SECONDS:
                 await session_store.note(tx, session_id, values)
         model = {"providerID": MODEL_PROVIDER, "modelID": row["agent_model"]}
-        body = json.dumps({"model": model, **said.extra, "parts": parts}, separators=(",", ":")).encode()
+        message = {"model": model, **said.extra, "parts": parts}
+        body = await asyncio.to_thread(_encoded, message) if _is_long(parts) else _encoded(message)
         return Turn(session_id, target, said, body, seq, now)
 
     async def _note(self, tx: Transaction, session_id: str, target: Target, parts: Sequence[Mapping[str, Any]]) -> int:
@@ -382,7 +415,7 @@ class Turns:
         except NoMessage as error:
             raise await self._gone(turn, error) from error
         except HarnessRefused as refused:
-            if refused.unknown_session:
+            if refused.unknown_session or await self._is_gone(turn):
                 raise await self._gone(turn, refused) from refused
             raise
         except HarnessUnreachable as error:
@@ -412,8 +445,11 @@ class Turns:
             frames.put(failure("stream timeout"))
             raise await self._too_long(turn) from None
         except HarnessRefused as refused:
-            frames.put(failure(told) | {"detail": str(refused)})
-            raise
+            gone = None
+            if refused.unknown_session or await self._is_gone(turn):
+                gone = await self._gone(turn, refused)
+            frames.put(failure(told) | {"detail": str(gone or refused)})
+            raise gone or refused from refused
         except HarnessUnreachable as error:
             broken = await self._broken(turn, error)
             frames.put(failure(told) | {"detail": str(broken or error)})
@@ -450,14 +486,24 @@ class Turns:
             "in the session's messages"
         )
 
+    async def _row(self, turn: Turn) -> Row | None:
+        """The row of the turn's session; None once another sandbox, or none, has taken the place of its own."""
+        async with self._database.read() as tx:
+            row = await session_store.get(tx, turn.session_id)
+        return row if row is not None and row["harness_session_id"] == turn.target.harness_session_id else None
+
+    async def _is_gone(self, turn: Turn) -> bool:
+        """Whether the session was ended or restarted since the turn began: then its agent's refusal says nothing."""
+        row = await self._row(turn)
+        return row is None or row["status"] != sessions.READY
+
     async def _gone(self, turn: Turn, error: Exception) -> HarnessFailed:
         """The refusal for a session that ended with this turn; ends it unless it has by itself."""
         loop = asyncio.get_running_loop()
         until = loop.time() + (0 if isinstance(error, HarnessRefused | NoMessage) else VERDICT_SECONDS)
         while True:
-            async with self._database.read() as tx:
-                row = await session_store.get(tx, turn.session_id)
-            if row is None or row["harness_session_id"] != turn.target.harness_session_id:
+            row = await self._row(turn)
+            if row is None:
                 return HarnessFailed(f"harness request failed: session {turn.session_id} was restarted or deleted")
             if row["status"] != sessions.READY:
                 break
@@ -485,22 +531,27 @@ class Turns:
 
         Raises HarnessFailed, TookTooLong.
         """
-        pause = 0.0
+        pause, loop = 0.0, asyncio.get_running_loop()
+        lost_at = loop.time() + ARRIVAL_SECONDS
+        before = await self._history.answers_before(turn.session_id, turn.target.harness_session_id, turn.seq)
+        live: list[dict[str, Any]] = []
         try:
             async with asyncio.timeout(RECOVER_OVER if over else self._seconds):
                 while True:
-                    live = await self._told(turn)
-                    if messages.is_final(live):
+                    told = await self._told(turn)
+                    live = _since(told or [], before)
+                    if messages.is_final(live) or (not over and await self._is_idle(turn, live)):
                         break
-                    if not over and await self._is_idle(turn, live):
-                        over = True
-                        break
+                    if not over and told is not None and not live and loop.time() > lost_at:
+                        raise HarnessFailed(
+                            "harness request failed: the agent knows nothing of the message. It did not arrive, or "
+                            "the agent's server has ended since: send it again"
+                        )
                     pause = min(max(2 * pause, RECOVER_FIRST), RECOVER_LAST)
                     await asyncio.sleep(pause)
         except TimeoutError:
             if not over:
                 raise await self._too_long(turn) from None
-            live = await self._told(turn)
         await self._history.sync(turn.session_id, turn.target.harness_session_id, live)
         if live and live[-1]["info"].get("role") == "assistant":
             await self._settle(turn, live[-1])
@@ -509,20 +560,19 @@ class Turns:
         else:
             raise HarnessFailed("harness request failed: the turn ended without an answer")
 
-    async def _told(self, turn: Turn) -> list[dict[str, Any]]:
-        """All messages of the session; empty while the harness lives, but does not tell them."""
+    async def _told(self, turn: Turn) -> list[dict[str, Any]] | None:
+        """All messages of the session; None while the harness lives, but does not tell them."""
         try:
             return await self._client.messages(turn.target)
         except HarnessUnreachable as error:
             if not await self._harness.healthy(turn.target.url):
                 raise await self._gone(turn, error) from error
-            return []
+            return None
 
     async def _is_idle(self, turn: Turn, live: Sequence[messages.Message]) -> bool:
         """Whether the agent has nothing to do although the turn has no end: it ended with the agent's server."""
-        async with self._database.read() as tx:
-            row = await session_store.get(tx, turn.session_id)
-        if row is None or row["harness_session_id"] != turn.target.harness_session_id:
+        row = await self._row(turn)
+        if row is None:
             raise HarnessFailed(f"harness request failed: session {turn.session_id} was restarted or deleted")
         activity = row.get("activity")
         if not live or not activity or activity["state"] != "idle":
@@ -560,7 +610,7 @@ class Turns:
     async def _beat(self, turn: Turn) -> None:
         async with self._database.begin() as tx:
             row = await session_store.get(tx, turn.session_id)
-            if row is None or not _provisioned(row):
+            if row is None or not provisioned(row):
                 return
             await session_store.note(tx, turn.session_id, {"last_seen_at": clock.now()})
         await self.snapshot(row)
@@ -575,10 +625,28 @@ def unfinished(turn: Turn) -> dict[str, Any]:
     return message
 
 
+def _since(live: Sequence[dict[str, Any]], before: Collection[str]) -> list[dict[str, Any]]:
+    """What the harness tells after the last of the answers that were known `before`."""
+    for place in range(len(live), 0, -1):
+        if live[place - 1]["info"].get("id") in before:
+            return list(live[place:])
+    return list(live)
+
+
+def _is_long(parts: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether to write them as JSON would hold up everything else."""
+    return any(part.get("type") != "text" or len(str(part.get("text"))) > IN_THREAD for part in parts)
+
+
+def _encoded(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
 def not_ready(session_id: str) -> NotFound:
     """With the text of LAP REST 3.4."""
     return NotFound(f"session {session_id} not found or not ready")
 
 
-def _provisioned(row: Row) -> bool:
+def provisioned(row: Row) -> bool:
+    """Whether the session is ready and its agent can be talked to."""
     return bool(row["status"] == sessions.READY and row["sandbox_url"] and row["harness_session_id"])

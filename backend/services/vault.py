@@ -32,7 +32,7 @@ from backend.services.errors import VaultError
 from backend.settings import Settings
 from backend.store import agents as agent_store
 from backend.store import egress
-from backend.store.database import Database, Row, Transaction
+from backend.store.database import Database, Row
 from backend.store.events import Event
 from backend.store.secrets import Cipher, DecryptError
 from backend.vault import control
@@ -59,7 +59,7 @@ _KINDS: Final = frozenset({"swapped", "blocked", "missed"})
 _BUNDLE_VARIABLES: Final = (
     *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT", "AWS_CA_BUNDLE"),
     *("CARGO_HTTP_CAINFO", "CODEX_CA_CERTIFICATE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "HTTPLIB2_CA_CERTS"),
-    *("NIX_SSL_CERT_FILE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", "DENO_CERT", "UV_SSL_CERT_FILE"),
+    *("NIX_SSL_CERT_FILE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", "DENO_CERT"),
 )
 _PROXY_VARIABLES: Final = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
 
@@ -98,6 +98,8 @@ class VaultService:
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._listeners: dict[str, dict[str, socket.socket]] = {}
+        self._one_at_a_time = asyncio.Lock()
+        """Held while a grant is changed and the vault is told: both must come out the same."""
         self._stale: set[str] = set()
         self._changed = asyncio.Event()
         database.on_commit(self._committed)
@@ -136,23 +138,24 @@ class VaultService:
         """
         await self._until_ready()
         try:
-            async with self._database.begin() as tx:
-                agent = await agent_store.get(tx, agent_id)
-                if agent is None:
-                    raise VaultError(f"agent {agent_id} is gone")
-                row = await egress.grant(tx, sandbox)
-                grant = self._opened(row) if row else self._granted(agent, body)
-                if row is None:
-                    await egress.add_grant(
-                        tx,
-                        {
-                            "sandbox": sandbox,
-                            "agent_id": agent_id,
-                            "sealed": self._sealed(grant),
-                            "created_at": clock.now(),
-                        },
-                    )
-            await self._tell(sandbox, agent, grant)
+            async with self._one_at_a_time:
+                async with self._database.begin() as tx:
+                    agent = await agent_store.get(tx, agent_id)
+                    if agent is None:
+                        raise VaultError(f"agent {agent_id} is gone")
+                    row = await egress.grant(tx, sandbox)
+                    grant = self._opened(row) if row else self._granted(agent, body)
+                    if row is None:
+                        await egress.add_grant(
+                            tx,
+                            {
+                                "sandbox": sandbox,
+                                "agent_id": agent_id,
+                                "sealed": self._sealed(grant),
+                                "created_at": clock.now(),
+                            },
+                        )
+                await self._tell(sandbox, agent, grant)
         except DecryptError as error:
             raise VaultError(str(error)) from error
         except ControlError as error:
@@ -179,16 +182,16 @@ class VaultService:
         """Forget a sandbox that is gone: its stubs are dead."""
         for sock in self._listeners.pop(sandbox, {}).values():
             sock.close()
-        async with self._database.read() as tx:
-            known = await egress.grant(tx, sandbox) is not None
-        if not known:
-            return
-        async with self._database.begin() as tx:
-            await egress.remove_grants(tx, [sandbox])
-        if self._link is not None and self._ready.is_set():
-            # What a vault that is down does not hear, it learns when it is told which sandboxes there are.
-            with contextlib.suppress(ControlError):
-                await self._link.ask("close", name=sandbox)
+        async with self._one_at_a_time:
+            async with self._database.read() as tx:
+                known = await egress.grant(tx, sandbox) is not None
+            if known:  # else it went with its agent
+                async with self._database.begin() as tx:
+                    await egress.remove_grants(tx, [sandbox])
+            if self._link is not None:
+                # What a vault that is down does not hear, it learns when it is told which sandboxes there are.
+                with contextlib.suppress(ControlError):
+                    await self._link.ask("close", name=sandbox)
 
     async def keys(self, sandbox: str) -> list[str]:
         """The names of the credentials that a sandbox has stubs of."""
@@ -363,21 +366,24 @@ class VaultService:
             rows = await egress.grants(tx)
         await link.ask("keep", names=[row["sandbox"] for row in rows])
         for row in rows:
-            async with self._database.read() as tx:
-                await self._tell_one(tx, link, row)
+            await self._tell_one(link, row["sandbox"])
             if row["sandbox"] in self._listeners and row["sandbox"] not in known:
                 await self._pass_on(link, row["sandbox"])
 
-    async def _tell_one(self, tx: Transaction, link: "_Link", row: Row) -> None:
-        agent = await agent_store.get(tx, row["agent_id"])
-        if agent is None:
-            return
-        try:
-            session = self._session(agent, self._opened(row))
-        except (DecryptError, ValueError, KeyError) as error:
-            logger.error("vault: sandbox %s stays closed: %s", row["sandbox"], error)
-            return
-        await link.ask("open", name=row["sandbox"], session=session)
+    async def _tell_one(self, link: "_Link", sandbox: str) -> None:
+        """Tell the present rules of a sandbox, if it is still there."""
+        async with self._one_at_a_time:
+            async with self._database.read() as tx:
+                row = await egress.grant(tx, sandbox)
+                agent = await agent_store.get(tx, row["agent_id"]) if row else None
+            if row is None or agent is None:
+                return
+            try:
+                session = self._session(agent, self._opened(row))
+            except (DecryptError, ValueError, KeyError) as error:
+                logger.error("vault: sandbox %s stays closed: %s", sandbox, error)
+                return
+            await link.ask("open", name=sandbox, session=session)
 
     async def _pass_on(self, link: "_Link", sandbox: str) -> None:
         listeners = self._listeners[sandbox]
@@ -399,9 +405,15 @@ class VaultService:
             self._changed.clear()
             stale, self._stale = self._stale, set()
             for agent_id in stale:
-                async with self._database.read() as tx:
-                    for row in await egress.grants(tx, agent_id):
-                        await self._tell_one(tx, link, row)
+                try:
+                    async with self._database.read() as tx:
+                        rows = await egress.grants(tx, agent_id)
+                    for row in rows:
+                        await self._tell_one(link, row["sandbox"])
+                except ControlError as error:
+                    logger.error("vault: the change of agent %s does not hold yet: %s", agent_id, error)
+                except Exception:
+                    logger.exception("vault: the change of agent %s could not be told", agent_id)
 
     # What was seen.
 
@@ -509,9 +521,8 @@ class _Gateway:
         parts = urlsplit(base)
         secure = parts.scheme == "https"
         try:
-            return cls(
-                secure, normal(parts.hostname or ""), parts.port or (443 if secure else 80), parts.path.rstrip("/")
-            )
+            port = parts.port or (443 if secure else 80)
+            return cls(secure, normal(parts.hostname or ""), port, parts.path.rstrip("/"))
         except (BadHost, ValueError):
             return None
 

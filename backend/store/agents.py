@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, exists, func, insert, select, update
 
 from backend.domain.sessions import ACTIVE
 from backend.store import events, views
@@ -14,6 +14,7 @@ from backend.store.tables import session
 Sort = Literal["created_at", "name", "harness_id", "sessions"]
 SORTS: Final[tuple[Sort, ...]] = ("created_at", "name", "harness_id", "sessions")
 
+_one = select(table).where(table.c.id == bindparam("agent_id"))
 _facts = [column for column in table.c if column is not table.c.sandbox_contents]
 _session_count = (
     select(func.count()).where(session.c.agent_id == table.c.id).correlate(table).scalar_subquery()
@@ -23,7 +24,7 @@ _has_active = exists().where(session.c.agent_id == table.c.id, session.c.status.
 
 async def get(tx: Transaction, agent_id: str) -> Row | None:
     """The row of one agent; each of its `sandbox_files` has its `content`."""
-    row = await tx.row(select(table).where(table.c.id == agent_id))
+    row = await tx.row(_one, {"agent_id": agent_id})
     return None if row is None else _joined(row)
 
 

@@ -3,21 +3,23 @@
     async with database.read() as tx: ...
     async with database.begin() as tx: ...   # committed at the end, rolled back on any exception
 
-SQLite in WAL mode. What is special to it stands in `_engine`; tables and queries are plain SQL, so that PostgreSQL
-can take its place.
+SQLite in WAL mode. Statements run in threads, one turn of a thread each: reads in a few, writes in one of their own.
+Those that run all the time are made once and take parameters: to make them, and to look up what SQLAlchemy has compiled
+them to, takes longer than SQLite does.
+What is special to SQLite stands in `_engine`; tables and queries are plain SQL, so that PostgreSQL can take its place.
 """
 
 import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Executable, event
+from sqlalchemy import Connection, CursorResult, Engine, Executable, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from backend.store import migrate
 
@@ -25,11 +27,14 @@ if TYPE_CHECKING:
     from backend.store.events import Event
 
 Row = Mapping[str, Any]
+Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 T = TypeVar("T")
+Work = Callable[[Connection], T]
 
 LOCK_TIMEOUT: Final = 10.0
 """Seconds to wait for the database when another process holds its write lock."""
-READERS: Final = 4
+READERS: Final = 2
+"""More would only wait for each other: what they do with the rows, one Python thread does at a time."""
 
 _PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
@@ -42,39 +47,58 @@ _PRAGMAS: Final = (
 class Transaction:
     """One open transaction. `events` collects what was appended to the event log within it."""
 
-    __slots__ = ("_connection", "events")
+    __slots__ = ("_run", "events")
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+    def __init__(self, run: Callable[[Work[Any]], Awaitable[Any]]) -> None:
+        self._run = run
         self.events: list[Event] = []
 
-    async def execute(
-        self, statement: Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
-    ) -> CursorResult[Any]:
-        """Run one statement."""
-        return await _whole(self._connection.execute(statement, parameters))
+    async def execute(self, statement: Executable, parameters: Parameters | None = None) -> CursorResult[Any]:
+        """Run a statement that gives no rows; `rowcount` of the result tells how many it changed."""
+        result: CursorResult[Any] = await self._run(lambda connection: connection.execute(statement, parameters))
+        return result
 
-    async def row(self, statement: Executable) -> Row | None:
+    async def row(self, statement: Executable, parameters: Parameters | None = None) -> Row | None:
         """The only row of a query, or None."""
-        row = (await self.execute(statement)).one_or_none()
-        return None if row is None else row._asdict()
 
-    async def rows(self, statement: Executable) -> list[Row]:
+        def work(connection: Connection) -> Row | None:
+            row = connection.execute(statement, parameters).one_or_none()
+            return None if row is None else row._asdict()
+
+        row: Row | None = await self._run(work)
+        return row
+
+    async def rows(self, statement: Executable, parameters: Parameters | None = None) -> list[Row]:
         """All rows of a query."""
-        return [row._asdict() for row in await self.execute(statement)]
+        rows: list[Row] = await self._run(
+            lambda connection: [row._asdict() for row in connection.execute(statement, parameters).all()],
+        )
+        return rows
 
-    async def scalar(self, statement: Executable) -> Any:
+    async def made(
+        self, statement: Executable, parameters: Parameters, make: Callable[[tuple[Any, ...]], T]
+    ) -> list[T]:
+        """What `make` makes of each row of a query; it is called in a thread."""
+        made: list[T] = await self._run(
+            lambda connection: [make(tuple(row)) for row in connection.execute(statement, parameters).all()],
+        )
+        return made
+
+    async def scalar(self, statement: Executable, parameters: Parameters | None = None) -> Any:
         """The first column of the first row of a query, or None."""
-        return (await self.execute(statement)).scalar()
+        return await self._run(lambda connection: connection.execute(statement, parameters).scalar())
 
 
 class Database:
     """An open database, migrated to the present tables."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
         # In one process writers queue here, in order, instead of sleeping on SQLite's lock.
         self._writer = asyncio.Lock()
+        self._reading = ThreadPoolExecutor(READERS, "reads")
+        self._writing = ThreadPoolExecutor(1, "writes")
+        self._written: Connection | None = None
         self._observers: list[Callable[[Sequence[Event]], None]] = []
 
     @classmethod
@@ -93,28 +117,52 @@ class Database:
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:
         """A write transaction. It sees and blocks all other writes until its end."""
-        async with self._writer, self._engine.connect() as connection:
-            await connection.execution_options(writes=True)
-            await _whole(connection.begin().start())
-            transaction = Transaction(connection)
-            yield transaction
-            await _whole(self._commit(connection, transaction))
+        async with self._writer:
+            transaction = Transaction(self._write)
+            try:
+                await self._write(_begin)
+                yield transaction
+                await _whole(self._commit(transaction))
+            except BaseException:
+                await self._write(Connection.rollback)
+                raise
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
         """For queries only. Each statement sees the newest committed state."""
-        async with self._engine.connect() as connection:
-            yield Transaction(connection)
+        yield Transaction(self._read)
 
-    async def _commit(self, connection: AsyncConnection, transaction: Transaction) -> None:
-        await connection.commit()
+    async def _read(self, work: Work[T]) -> T:
+        def done() -> T:
+            with self._engine.connect() as connection:
+                return work(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._reading, done)
+
+    async def _write(self, work: Work[T]) -> T:
+        def done() -> T:
+            if self._written is None:
+                self._written = self._engine.connect()
+            return work(self._written)
+
+        return await _whole(asyncio.get_running_loop().run_in_executor(self._writing, done))
+
+    async def _commit(self, transaction: Transaction) -> None:
+        await self._write(Connection.commit)
         if transaction.events:
             for observer in self._observers:
                 observer(transaction.events)
 
     async def close(self) -> None:
-        """Close all connections."""
-        await self._engine.dispose()
+        """Close all connections, once what runs is done."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._reading.shutdown()
+        self._writing.shutdown()
+        if self._written is not None:
+            self._written.close()
+        self._engine.dispose()
 
 
 async def _whole(work: Awaitable[T]) -> T:
@@ -140,9 +188,15 @@ def prepare(path: Path) -> None:
     migrate.upgrade(path)
 
 
-def _engine(path: Path) -> AsyncEngine:
-    engine = create_async_engine(
-        URL.create("sqlite+aiosqlite", database=str(path)),
+def _begin(connection: Connection) -> None:
+    # A transaction that starts with a read and then writes can fail at once when another process wrote meanwhile;
+    # taking the write lock first waits for its turn. Reads need no transaction at all.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
         pool_size=READERS + 1,
         max_overflow=0,
         pool_timeout=LOCK_TIMEOUT,
@@ -150,20 +204,13 @@ def _engine(path: Path) -> AsyncEngine:
         json_serializer=_json,
     )
 
-    @event.listens_for(engine.sync_engine, "connect")
+    @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions are ours, see `begin`
         cursor = connection.cursor()
         for pragma in _PRAGMAS:
             cursor.execute(pragma)
         cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Connection) -> None:
-        # A transaction that starts with a read and then writes can fail at once when another process wrote meanwhile;
-        # taking the write lock first waits for its turn. Reads need no transaction at all.
-        if connection.get_execution_options().get("writes"):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 

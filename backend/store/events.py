@@ -29,6 +29,9 @@ TYPES: Final[frozenset[str]] = frozenset(
         "egress.swapped",
         "egress.blocked",
         "egress.missed",
+        "integration.installed",
+        "integration.bound",
+        "integration.unbound",
         "memory.created",
         "memory.updated",
         "memory.deleted",
@@ -37,6 +40,8 @@ TYPES: Final[frozenset[str]] = frozenset(
         "skill.deleted",
     }
 )
+
+_insert = insert(table).returning(table.c.seq)
 
 
 class Event(NamedTuple):
@@ -71,7 +76,7 @@ async def append(
     event = Event(0, clock.now(), event_type, agent_id, session_id, text)
     values = event._asdict()
     del values["seq"]
-    seq: int = await tx.scalar(insert(table).values(values).returning(table.c.seq))
+    seq: int = await tx.scalar(_insert, values)
     tx.events.append(event._replace(seq=seq))
     if seq % PRUNE_EVERY == 0:
         await prune(tx, keep=KEEP)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, exists, func, insert, select, update
+from sqlalchemy import bindparam, delete, exists, func, insert, select, update
 
 from backend.store import events, views
 from backend.store.database import Row, Transaction
@@ -14,6 +14,8 @@ _columns = [column for column in table.c if column is not table.c.search_text]
 _ranked = select(*_columns).order_by(
     table.c.priority.desc(), table.c.times_applied.desc(), table.c.created_at.desc(), table.c.id.desc()
 )
+_told = _ranked.where(table.c.agent_id == bindparam("agent_id"), ~table.c.disabled).limit(bindparam("limit"))
+_pinned, _others = _told.where(table.c.pinned), _told.where(~table.c.pinned)
 
 
 async def page(
@@ -37,9 +39,8 @@ async def for_session(
     tx: Transaction, agent_id: str, *, pinned_limit: int, ranked_limit: int
 ) -> tuple[list[Row], list[Row]]:
     """What a new session of the agent is told: pinned memories, and the first of the others. Never disabled ones."""
-    query = _ranked.where(table.c.agent_id == agent_id, ~table.c.disabled)
-    pinned = await tx.rows(query.where(table.c.pinned).limit(pinned_limit))
-    return pinned, await tx.rows(query.where(~table.c.pinned).limit(ranked_limit))
+    pinned = await tx.rows(_pinned, {"agent_id": agent_id, "limit": pinned_limit})
+    return pinned, await tx.rows(_others, {"agent_id": agent_id, "limit": ranked_limit})
 
 
 async def get(tx: Transaction, agent_id: str, memory_id: str) -> Row | None:

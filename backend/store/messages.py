@@ -52,6 +52,12 @@ async def change(tx: Transaction, seq: int, *, message: rules.Message | None = N
     await tx.execute(update(table).where(table.c.seq == seq).values(values))
 
 
+async def finish(tx: Transaction, seq: int, *, message: rules.Message, state: str) -> None:
+    """Take over how far an answer has come, unless it is finished already: what is told may be late."""
+    query = update(table).where(table.c.seq == seq, table.c.state == PENDING)
+    await tx.execute(query.values({**_values(message), "state": state}))
+
+
 async def of(tx: Transaction, session_id: str, *, without_sandbox: str | None = None) -> list[Row]:
     """The history of a session, oldest first; `without_sandbox` leaves out what was said in that harness session, and
     what was not said yet.
@@ -79,6 +85,17 @@ async def known(tx: Transaction, session_id: str, harness_session_id: str) -> li
         .where(table.c.session_id == session_id, table.c.harness_session_id == harness_session_id)
         .order_by(*_order)
     )
+
+
+async def answers_before(tx: Transaction, session_id: str, harness_session_id: str, seq: int) -> set[str]:
+    """The ids of the answers of one harness session that were stored before message `seq`."""
+    query = select(table.c.message_id).where(
+        table.c.session_id == session_id,
+        table.c.harness_session_id == harness_session_id,
+        table.c.role == "assistant",
+        table.c.seq < seq,
+    )
+    return {row["message_id"] for row in await tx.rows(query)}
 
 
 async def open_turns(tx: Transaction, session_ids: Collection[str] | None = None) -> list[Row]:
@@ -119,8 +136,8 @@ async def any_said(tx: Transaction, session_id: str, harness_session_id: str | N
 async def trim(tx: Transaction, session_id: str) -> None:
     """Forget the oldest messages of a session until the rest is within bounds."""
     mine = table.c.session_id == session_id
-    count, size = (await tx.execute(select(func.count(), func.sum(table.c.size)).where(mine))).one()
-    if count <= rules.KEPT_MESSAGES and (size or 0) <= rules.KEPT_CHARACTERS:
+    kept_now = await tx.row(select(func.count().label("count"), func.sum(table.c.size).label("size")).where(mine))
+    if kept_now and kept_now["count"] <= rules.KEPT_MESSAGES and (kept_now["size"] or 0) <= rules.KEPT_CHARACTERS:
         return
     rows = await tx.rows(select(table.c.seq, table.c.size).where(mine).order_by(*_order))
     kept = 0

@@ -1,9 +1,12 @@
 """Queries on sessions, and `transition`: the one way to change a session (design, decision 1)."""
 
-from collections.abc import Collection, Mapping
-from typing import Any
+import json
+from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import JSON, Boolean, ColumnElement, Select, bindparam, insert, select, type_coerce, update
+from sqlalchemy.types import NullType
 
 from backend.domain.sessions import ACTIVE, ENDED, READY
 from backend.store import events, views
@@ -11,16 +14,20 @@ from backend.store.database import Row, Transaction
 from backend.store.tables import agent
 from backend.store.tables import session as table
 
+TOLD: Final = 512
+"""Sessions whose text is kept, for who asks again before anything has changed."""
+
 # The kept log and the whole reply are long; only who asks for them gets them.
 _columns = [column for column in table.c if column.name not in ("log_tail", "full_response")]
 _rows = select(
     *_columns, agent.c.name.label("agent_name"), agent.c.harness_id, agent.c.model.label("agent_model")
 ).join(agent, agent.c.id == table.c.agent_id)
+_insert = insert(table)
 
 
 async def get(tx: Transaction, session_id: str) -> Row | None:
     """The row of one session with `agent_name` and `harness_id`, as all rows of this module have them."""
-    return await tx.row(_rows.where(table.c.id == session_id))
+    return await tx.row(_one(_rows), {"session_id": session_id})
 
 
 async def kept_log(tx: Transaction, session_id: str) -> str | None:
@@ -38,12 +45,38 @@ async def page(
     statuses: Collection[str] | None = None,
 ) -> list[Row]:
     """Sessions, newest first; None is no filter."""
-    query = _rows.order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit).offset(offset)
-    if agent_id is not None:
-        query = query.where(table.c.agent_id == agent_id)
-    if statuses is not None:
-        query = query.where(table.c.status.in_(statuses))
-    return await tx.rows(query)
+    return await tx.rows(*_page(_rows, limit, offset, agent_id, statuses))
+
+
+class Told(NamedTuple):
+    """A session as it is shown: `text` is the JSON object that `views.session` makes of its row."""
+
+    text: str
+    id: str
+    status: str
+    supports_tui: bool
+    tty_token: str | None
+    """Encrypted."""
+    truncated: bool
+    """Whether its `response` is only the beginning of the whole."""
+
+
+async def told(tx: Transaction, session_id: str) -> Told | None:
+    """One session, to be shown."""
+    found = await tx.made(_one(_stored), {"session_id": session_id}, _told)
+    return found[0] if found else None
+
+
+async def page_told(
+    tx: Transaction,
+    *,
+    limit: int,
+    offset: int = 0,
+    agent_id: str | None = None,
+    statuses: Collection[str] | None = None,
+) -> list[Told]:
+    """The same sessions as `page`, to be shown."""
+    return await tx.made(*_page(_stored, limit, offset, agent_id, statuses), _told)
 
 
 async def active(tx: Transaction, agent_id: str | None = None) -> list[Row]:
@@ -78,7 +111,7 @@ async def add(tx: Transaction, values: Mapping[str, Any]) -> Row:
 
     The agent must exist: check that in the same transaction.
     """
-    await tx.execute(insert(table).values(dict(values)))
+    await tx.execute(_insert, dict(values))
     return await _changed(tx, values["id"], "session.created")
 
 
@@ -111,6 +144,59 @@ async def transition(
 async def note(tx: Transaction, session_id: str, values: Mapping[str, Any]) -> None:
     """Note what is no change of a ready session worth an event, such as `last_seen_at`."""
     await tx.execute(update(table).where(table.c.id == session_id, table.c.status == READY).values(dict(values)))
+
+
+@lru_cache
+def _one(query: Select[Any]) -> Select[Any]:
+    return query.where(table.c.id == bindparam("session_id"))
+
+
+def _page(
+    query: Select[Any], limit: int, offset: int, agent_id: str | None, statuses: Collection[str] | None
+) -> tuple[Select[Any], dict[str, Any]]:
+    given = {
+        "limit": limit,
+        "offset": offset,
+        "agent_id": agent_id,
+        "statuses": None if statuses is None else list(statuses),
+    }
+    wanted = {name: value for name, value in given.items() if value is not None}
+    return _paged(query, agent_id is not None, statuses is not None), wanted
+
+
+@lru_cache
+def _paged(query: Select[Any], of_agent: bool, of_status: bool) -> Select[Any]:
+    query = query.order_by(table.c.created_at.desc(), table.c.id.desc())
+    query = query.limit(bindparam("limit")).offset(bindparam("offset"))
+    if of_agent:
+        query = query.where(table.c.agent_id == bindparam("agent_id"))
+    if of_status:
+        query = query.where(table.c.status.in_(bindparam("statuses", expanding=True)))
+    return query
+
+
+@lru_cache(TOLD)
+def _told(stored: tuple[Any, ...]) -> Told:
+    """What is kept is found by all that is in the row: it cannot be out of date."""
+    row = {name: read(value) for (name, read), value in zip(_readers, stored, strict=True)}
+    view = views.session(row)
+    text = json.dumps(view, ensure_ascii=False, separators=(",", ":"))
+    truncated = bool(row["response"] and row["response"].get("truncated"))
+    return Told(text, row["id"], row["status"], view["supports_tui"], row["tty_token"], truncated)
+
+
+def _reader(column: ColumnElement[Any]) -> Callable[[Any], Any]:
+    """Makes the value of a column of what the database has in it."""
+    if isinstance(column.type, JSON):
+        return lambda value: None if value is None else json.loads(value)
+    return bool if isinstance(column.type, Boolean) else lambda value: value
+
+
+_readers = [(column.name, _reader(column)) for column in _rows.selected_columns]
+_stored = _rows.with_only_columns(
+    *(type_coerce(column, NullType()).label(column.name) for column in _rows.selected_columns),
+    maintain_column_froms=True,
+)
 
 
 async def _changed(tx: Transaction, session_id: str, event_type: str) -> Row:

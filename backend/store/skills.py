@@ -20,6 +20,8 @@ async def newest_first(tx: Transaction, *, limit: int, offset: int = 0) -> list[
 
 async def by_ids(tx: Transaction, skill_ids: Sequence[str]) -> list[Row]:
     """The rows of those of `skill_ids` that exist, in the order asked."""
+    if not skill_ids:
+        return []
     rows = await tx.rows(select(table).where(table.c.id.in_(skill_ids)))
     found = {row["id"]: row for row in rows}
     return [found[skill_id] for skill_id in dict.fromkeys(skill_ids) if skill_id in found]

@@ -16,8 +16,10 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
     false,
     text,
+    true,
 )
 
 metadata = MetaData(
@@ -249,4 +251,91 @@ interception = Table(  # what the vault has seen; secrets are masked
     Column("count", Integer, nullable=False),
     Index(None, "session_id", "id"),
     Index(None, "sandbox", "id"),
+)
+
+oauth_state = Table(  # authorizations under way; a callback takes the row away
+    "oauth_state",
+    metadata,
+    Column("digest", Text, primary_key=True),  # SHA-256 of the state, which only the browser has
+    Column("integration_id", Text, nullable=False),
+    Column("redirect_uri", Text, nullable=False),
+    Column("expires_at", Text, nullable=False),
+)
+
+integration_install = Table(
+    "integration_install",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("integration_id", Text, nullable=False),
+    Column("workspace_id", Text, nullable=False),
+    Column("workspace_name", Text, nullable=False),
+    Column("app_user_id", Text, nullable=False),  # the integration's own user there
+    Column("access_token", Text, nullable=False),  # encrypted
+    Column("refresh_token", Text),  # encrypted
+    Column("expires_at", Text),  # of the access token; null: never
+    Column("scope", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+    UniqueConstraint("integration_id", "workspace_id"),
+)
+
+agent_integration_binding = Table(
+    "agent_integration_binding",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("agent_id", Text, ForeignKey("agent.id", ondelete="CASCADE"), nullable=False),
+    Column("integration_id", Text, nullable=False),
+    Column("install_id", Text, ForeignKey("integration_install.id", ondelete="CASCADE"), nullable=False),
+    Column("enabled", Boolean, nullable=False, server_default=true()),
+    Column("created_at", Text, nullable=False),
+    UniqueConstraint("agent_id", "integration_id"),
+    Index(None, "install_id", "created_at"),
+)
+
+integration_session = Table(  # which session works on what was asked for elsewhere
+    "integration_session",
+    metadata,
+    Column("external_session_id", Text, primary_key=True),
+    Column("install_id", Text, ForeignKey("integration_install.id", ondelete="CASCADE"), nullable=False),
+    Column("session_id", Text, ForeignKey("session.id", ondelete="CASCADE"), nullable=False, unique=True),
+    Column("external_ref", Text, nullable=False),
+    Column("issue_id", Text),
+    Column("by_assignment", Boolean, nullable=False),  # opened by a plain webhook for the issue
+    Column("stopped", Boolean, nullable=False, server_default=false()),  # from there: its end is no news
+    Column("told", JSON, nullable=False),  # what was posted already, see integrations.linear.words
+    Column("created_at", Text, nullable=False),
+    Index(None, "install_id", "issue_id"),
+)
+
+integration_delivery = Table(  # webhooks; those done are kept for a while, so that none is carried out twice
+    "integration_delivery",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False),  # becomes the id of the session it opens, so that it opens no second one
+    Column("install_id", Text, ForeignKey("integration_install.id", ondelete="CASCADE"), nullable=False),
+    Column("delivery", Text, nullable=False, unique=True),  # the sender's id for it
+    Column("body_digest", Text, nullable=False, unique=True),
+    Column("event", JSON, nullable=False),  # integrations.linear.webhooks.Event; {} once it is done
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("due_at", Text, nullable=False),
+    Column("received_at", Text, nullable=False),
+    CheckConstraint("state IN ('waiting', 'saying', 'done', 'failed')", name="state"),
+    Index(None, "state", "seq"),
+    sqlite_autoincrement=True,
+)
+
+integration_post = Table(  # what is still to be posted there; the row goes with it
+    "integration_post",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False),  # told with it, so that it appears once
+    Column("install_id", Text, ForeignKey("integration_install.id", ondelete="CASCADE"), nullable=False),
+    Column("external_session_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("content", JSON, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("due_at", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    sqlite_autoincrement=True,
 )

@@ -35,6 +35,8 @@ _SWEEP_SECONDS: Final = 10.0
 _HELLO_SECONDS: Final = 5.0
 _ALONE_SECONDS: Final = 60.0
 """How long a vault without a sandbox waits for a platform."""
+_FORGOTTEN_SECONDS: Final = 3_600.0
+"""How long one with sandboxes does when none of them has a connection: the next platform starts another."""
 _BACKLOG: Final = 512
 
 logger = logging.getLogger("vault")
@@ -44,6 +46,7 @@ class Process:
     """All that one vault process has open."""
 
     def __init__(self, directory: Path, authority: Authority) -> None:
+        self._directory = directory
         self._secret = (directory / control.SECRET).read_text().strip()
         self._sessions = Sessions(self._noted)
         self._upstreams = Upstreams()
@@ -210,9 +213,13 @@ class Process:
             await asyncio.sleep(_SWEEP_SECONDS)
             self._upstreams.sweep()
             self._vault.http2.sweep()
-            if self._sessions.by_name or self._channel is not None:
+            talking = any(
+                isinstance(each, Front) for session in self._sessions.by_name.values() for each in session.connections
+            )
+            if talking or self._channel is not None:
                 alone = loop.time()
-            elif loop.time() - alone > _ALONE_SECONDS:
+            patience = _FORGOTTEN_SECONDS if self._sessions.by_name else _ALONE_SECONDS
+            if loop.time() - alone > patience or not self._directory.exists():
                 self._end.set()
 
 

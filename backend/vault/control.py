@@ -116,7 +116,7 @@ class Channel:
 
     async def _ready(self, add: Any, remove: Any) -> None:
         ready = self._loop.create_future()
-        add(self._socket.fileno(), lambda: ready.done() or ready.set_result(None))
+        add(self._socket.fileno(), _done, ready)
         try:
             await ready
         finally:
@@ -128,6 +128,11 @@ class Channel:
             os.close(descriptor)
         self._descriptors.clear()
         self._socket.close()
+
+
+def _done(ready: "asyncio.Future[None]") -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 @contextlib.contextmanager

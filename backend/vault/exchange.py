@@ -157,9 +157,8 @@ class Exchange:
 
     def _ask_for_what_can_be_read(self, request: Request) -> None:
         """Only codings that credentials can be found in, and none for a part of a body."""
-        accepted = b"identity" if value(request.headers, b"range") else b"gzip, deflate"
-        given = value(request.headers, b"accept-encoding")
-        if given:
+        if given := value(request.headers, b"accept-encoding"):
+            accepted = b"identity" if value(request.headers, b"range") else b"gzip, deflate"
             keep = b"gzip" in given.lower() and accepted != b"identity"
             request.headers = [each for each in request.headers if each[0].lower() != b"accept-encoding"]
             request.headers.append((b"Accept-Encoding", accepted if keep else b"identity"))

@@ -99,9 +99,7 @@ class Front(Link):
         connect = await Http1Server(self, self._vault, self.session, None, None).run()
         if connect is None:
             return
-        session, target, trailing = connect
-        self.unread(trailing)
-        host, port = target
+        session, (host, port) = connect
         await self._sniffed(session, host, port, known=True)
 
     async def _transparently(self) -> None:

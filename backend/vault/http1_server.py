@@ -9,11 +9,13 @@ import h11
 from backend.domain import stubs
 from backend.domain.egress import BadHost, split
 from backend.domain.stubs import PATTERN
+from backend.vault import heads
 from backend.vault.bodies import Body, Whole
 from backend.vault.exchange import Exchange, refusal
+from backend.vault.heads import RequestHead
 from backend.vault.limits import BODY_SECONDS, HEAD_BYTES, HEAD_SECONDS, IDLE_SECONDS, WHOLE_BODY
 from backend.vault.link import Closed, Link, tunnel
-from backend.vault.messages import Request, Response, Unfit, end_to_end, head, index, size, value
+from backend.vault.messages import Headers, Request, Response, Unfit, end_to_end, head, index, size, value
 from backend.vault.sessions import BLOCKED, Session
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ _SOON: Final = 0.001
 
 Fixed = tuple[bool, str, int, bool]
 """Secure, host, port of a connection that has one target; and whether a Host header must say so."""
-Connect = tuple[Session, tuple[str, int], bytes]
-"""A CONNECT that was granted: whose, whereto, and what came right after it."""
+Connect = tuple[Session, tuple[str, int]]
+"""A CONNECT that was granted: whose, and whereto."""
 
 
 class Refusing(Exception):
@@ -36,8 +38,8 @@ class Refusing(Exception):
         self.response = response
 
 
-class _RequestBody:
-    """The body of the request at hand."""
+class _ParsedBody:
+    """The body of the request at hand, as h11 reads it."""
 
     __slots__ = ("_ended", "_server")
 
@@ -56,6 +58,27 @@ class _RequestBody:
         return b""
 
 
+class _CountedBody:
+    """The body of the request at hand, of known length."""
+
+    __slots__ = ("_link", "left")
+
+    def __init__(self, link: Link, length: int) -> None:
+        self._link = link
+        self.left = length
+
+    async def read(self) -> bytes:
+        if not self.left:
+            return b""
+        data = await self._link.read(BODY_SECONDS)
+        if not data:
+            raise Closed("the request broke off")
+        self._link.unread(data[self.left :])
+        data = data[: self.left]
+        self.left -= len(data)
+        return data
+
+
 class Http1Server:
     """Serves one connection, one request after the other."""
 
@@ -67,13 +90,15 @@ class Http1Server:
         self._session = session
         self._fixed = fixed
         self._refused = refused
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
+        self._http: h11.Connection | None = None
+        """Reads the request at hand, if its head was not plain."""
         self._continued = False
-        self._said: dict[bytes, bytes] = {}
+        self._counted: _CountedBody | None = None
         self._exchanges: dict[str, Exchange] = {}
 
     async def next_event(self, seconds: float) -> Any:
         http = self._http
+        assert http is not None
         while True:
             event = http.next_event()
             if event is not h11.NEED_DATA:
@@ -83,27 +108,35 @@ class Http1Server:
                 self._link.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             http.receive_data(await self._link.read(seconds))
 
-    @property
-    def _all_read(self) -> bool:
+    def _all_read(self, request: RequestHead) -> bool:
         """Whether the request is read to its end, which is that of its head if it has no body."""
-        bodiless = b"transfer-encoding" not in self._said and self._said.get(b"content-length", b"0") == b"0"
-        return bodiless or self._http.their_state in (h11.DONE, h11.MUST_CLOSE, h11.MIGHT_SWITCH_PROTOCOL)
+        if self._counted is not None:
+            return not self._counted.left
+        if self._http is None or not (request.chunked or request.length):
+            return True
+        return self._http.their_state in (h11.DONE, h11.MUST_CLOSE)
+
+    def _give_back(self) -> None:
+        """Put back what h11 has taken of what follows the request."""
+        if self._http is not None:
+            self._link.unread(self._http.trailing_data[0])
+            self._http = None
 
     async def run(self) -> Connect | None:
         """Serve until the connection ends, or a CONNECT is granted."""
         while True:
             try:
-                event = await self._next_request()
+                request = await self._next_request()
             except h11.RemoteProtocolError as error:
                 await self._answer_bad(error)
                 return None
-            if not isinstance(event, h11.Request):
+            if request is None:
                 return None
             upgraded = None
             try:
-                if event.method == b"CONNECT" and self._fixed is None:
-                    return await self._connect(event)
-                response = await self._respond(event)
+                if request.method == b"CONNECT" and self._fixed is None:
+                    return self._connect(request)
+                response = await self._respond(request)
                 upgraded = response.upgraded
                 self._link.busy = False
                 if upgraded is not None:
@@ -115,22 +148,39 @@ class Http1Server:
                 self._link.busy = False
                 if upgraded is not None:
                     upgraded.close()
-            if not await self._send(event, response):
-                await self._linger()
+            if not await self._send(request, response):
+                if not self._all_read(request):
+                    await self._linger()
                 return None
 
-    async def _next_request(self) -> Any:
-        """The next request; who has begun one must come to its end soon."""
-        http = self._http
-        seconds = IDLE_SECONDS
-        deadline = None
+    async def _next_request(self) -> RequestHead | None:
+        """The next request, None at the end of all. Raises h11.RemoteProtocolError."""
+        self._give_back()
+        self._counted = None
+        data = await self._link.read(IDLE_SECONDS)
+        if not data:
+            return None
+        found = heads.request(data)
+        if found is None:
+            return await self._parsed(data)
+        self._link.unread(data[found.end :])
+        if found.length:
+            self._counted = _CountedBody(self._link, found.length)
+        return found
+
+    async def _parsed(self, data: bytes) -> RequestHead | None:
+        """The next request as h11 reads it; who has begun one must come to its end soon."""
+        http = self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
+        self._continued = False
+        http.receive_data(data)
         loop = asyncio.get_running_loop()
+        deadline = loop.time() + HEAD_SECONDS
         while (event := http.next_event()) is h11.NEED_DATA:
-            http.receive_data(await self._link.read(seconds))
-            if deadline is None:
-                deadline = loop.time() + HEAD_SECONDS
-            seconds = max(deadline - loop.time(), _SOON)
-        return event
+            http.receive_data(await self._link.read(max(deadline - loop.time(), _SOON)))
+        if not isinstance(event, h11.Request):
+            return None
+        headers = event.headers.raw_items()
+        return RequestHead(bytes(event.method), bytes(event.target), bytes(event.http_version), headers, index(headers))
 
     async def _answer_bad(self, error: h11.RemoteProtocolError) -> None:
         response = refusal(error.error_status_hint, "bad-request", f"no valid HTTP: {error}")
@@ -141,24 +191,22 @@ class Http1Server:
 
     # Requests.
 
-    async def _respond(self, event: h11.Request) -> Response:
-        headers = list(event.headers.raw_items())
-        said = self._said = index(event.headers)
-        if event.http_version not in (b"1.0", b"1.1"):
+    async def _respond(self, given: RequestHead) -> Response:
+        if given.version not in (b"1.0", b"1.1"):
             raise Refusing(refusal(505, "bad-request", "only HTTP/1.1 and HTTP/2 pass"))
-        if size(event.target, headers) > HEAD_BYTES:
+        if not given.end and size(given.target, given.headers) > HEAD_BYTES:
             raise Refusing(refusal(431, "bad-request", f"more than {HEAD_BYTES} bytes of headers"))
-        if said.get(b"transfer-encoding", b"") and said.get(b"content-length", b""):
+        length = given.length
+        if given.chunked and length is not None:
             raise Refusing(refusal(400, "bad-request", "both Content-Length and Transfer-Encoding"))
-        session, request = self._targeted(event, headers)
-        length = said.get(b"content-length", b"")
-        if said.get(b"transfer-encoding", b""):
-            request.body = _RequestBody(self)
-        elif length and int(length) > 0:
-            request.body, request.length = _RequestBody(self), int(length)
+        session, request = self._targeted(given)
+        if given.chunked:
+            request.body = _ParsedBody(self)
         elif length:
+            request.body, request.length = self._counted or _ParsedBody(self), length
+        elif length is not None:
             request.body, request.length = Whole(b""), 0
-        if b"upgrade" in said.get(b"connection", b"").lower() and said.get(b"upgrade", b"").lower() == b"websocket":
+        if _upgrades(given.said):
             request.upgrade = b"websocket"
         exchange = self._exchanges.get(session.name)
         if exchange is None or not exchange.serves(session):
@@ -169,28 +217,28 @@ class Http1Server:
             self._link.busy = True  # nothing more is to come: an end is the client's farewell
         return await exchange.answer(request)
 
-    def _targeted(self, event: h11.Request, headers: list[tuple[bytes, bytes]]) -> tuple[Session, Request]:
+    def _targeted(self, given: RequestHead) -> tuple[Session, Request]:
         if self._fixed is not None:
             assert self._session is not None
-            return self._session, self._within_tunnel(event, headers, self._fixed)
-        target = bytes(event.target)
+            return self._session, self._within_tunnel(given, self._fixed)
+        target = given.target
         if target.startswith(b"/"):
-            return self._to_ourselves(event, headers)
-        session = self._authorized(headers)
+            return self._to_ourselves(given)
+        session = self._authorized(given.headers)
         scheme, _, rest = target.partition(b"://")
         place, slash, path = rest.partition(b"/")
         place, question, query = place.partition(b"?")  # "http://host?query" has no path
         if scheme.lower() != b"http" or not place:
             raise Refusing(refusal(400, "bad-request", "only http:// addresses; others go through CONNECT"))
         host, port = _split(place, 80)
-        self._check_host(session, event, headers, False, host, port, path)
+        self._check_host(session, given, False, host, port, path)
         path = b"/" + (question + query if question else b"") + (path if slash else b"")
-        return session, self._request(event, headers, False, host, port, path.partition(b"#")[0])
+        return session, _request(given, False, host, port, path.partition(b"#")[0])
 
-    def _within_tunnel(self, event: h11.Request, headers: list[tuple[bytes, bytes]], fixed: Fixed) -> Request:
+    def _within_tunnel(self, given: RequestHead, fixed: Fixed) -> Request:
         assert self._session is not None
         secure, host, port, known = fixed
-        target = bytes(event.target)
+        target = given.target
         if not target.startswith(b"/") and target != b"*":
             scheme, _, rest = target.partition(b"://")
             place, _, path = rest.partition(b"/")
@@ -202,38 +250,32 @@ class Http1Server:
             target = b"/" + path
         if not known:
             # Whom the client means stands in Host alone; where that leads is looked up and checked as ever.
-            named = self._said.get(b"host", b"")
+            named = given.said.get(b"host", b"")
             if named:
                 host, port = _split(named, port)[0], port
         else:
-            self._check_host(self._session, event, headers, secure, host, port, target)
-        return self._request(event, headers, secure, host, port, target)
-
-    def _request(
-        self, event: h11.Request, headers: list[tuple[bytes, bytes]], secure: bool, host: str, port: int, path: bytes
-    ) -> Request:
-        return Request(event.method.decode("ascii"), secure, host, port, path, headers, None, None, http2=False)
+            self._check_host(self._session, given, secure, host, port, target)
+        return _request(given, secure, host, port, target)
 
     def _check_host(
         self,
         session: Session,
-        event: h11.Request,
-        headers: list[tuple[bytes, bytes]],
+        given: RequestHead,
         secure: bool,
         host: str,
         port: int,
         path: bytes,
     ) -> None:
-        named = self._said.get(b"host", b"")
-        if not named and event.http_version == b"1.0":
+        named = given.said.get(b"host", b"")
+        if not named and given.version == b"1.0":
             return
         if _split(named, 443 if secure else 80) != (host, port):
             shown = named[:100].decode("latin-1")
             rule = f"Host says {shown}, the connection is to {host}:{port}"
-            session.note(BLOCKED, event.method.decode("ascii"), host, port, path.decode("latin-1"), rule)
+            session.note(BLOCKED, given.method.decode("ascii"), host, port, path.decode("latin-1"), rule)
             raise Refusing(refusal(403, "host-mismatch", rule, host))
 
-    def _authorized(self, headers: list[tuple[bytes, bytes]]) -> Session:
+    def _authorized(self, headers: Headers) -> Session:
         if self._session is not None:
             return self._session
         given = value(headers, b"proxy-authorization")
@@ -246,18 +288,18 @@ class Http1Server:
             raise Refusing(refusal(503, "too-many-connections", "too many connections of this sandbox at a time"))
         return session
 
-    def _to_ourselves(self, event: h11.Request, headers: list[tuple[bytes, bytes]]) -> tuple[Session, Request]:
+    def _to_ourselves(self, given: RequestHead) -> tuple[Session, Request]:
         """What is sent to the proxy's own address: its certificate, and requests for the LLM gateway.
 
         A gateway on the machine's loopback cannot be named in a sandbox; who holds a stub of its key is let through.
         """
-        path = bytes(event.target)
+        path = given.target
         if path == b"/ca.crt":
             kind = [(b"Content-Type", b"application/x-pem-file")]
             raise Refusing(Response(200, b"OK", kind, Whole(self._vault.ca), len(self._vault.ca), ours=True))
         session = self._session
         if session is None:
-            joined = b"\n".join(stubs.decoded_basic(content) or content for _, content in headers)
+            joined = b"\n".join(stubs.decoded_basic(content) or content for _, content in given.headers)
             found = (self._vault.sessions.of_stub(match[0]) for match in PATTERN.finditer(joined))
             session = next((each for each in found if each is not None), None)
         if session is None or session.gateway is None:
@@ -265,15 +307,13 @@ class Http1Server:
         if self._link.session is None:
             self._link.join(session)
         gateway = session.gateway
-        return session, self._request(event, headers, gateway.secure, gateway.host, gateway.port, path)
+        return session, _request(given, gateway.secure, gateway.host, gateway.port, path)
 
-    async def _connect(self, event: h11.Request) -> Connect:
-        headers = list(event.headers.raw_items())
-        self._said = index(event.headers)
-        if b"content-length" in self._said or b"transfer-encoding" in self._said:
+    def _connect(self, given: RequestHead) -> Connect:
+        if given.length is not None or given.chunked:
             raise Refusing(refusal(400, "bad-request", "CONNECT has no body"))
-        session = self._authorized(headers)
-        host, port = _split(bytes(event.target), None)
+        session = self._authorized(given.headers)
+        host, port = _split(given.target, None)
         if session.closed:
             raise Refusing(refusal(503, "no-rules", "the session has ended", host))
         verdict = session.verdict(host, port)
@@ -281,39 +321,39 @@ class Http1Server:
             session.note(BLOCKED, "CONNECT", host, port, "", verdict.rule)
             raise Refusing(refusal(403, "egress-policy", verdict.rule, host))
         self._link.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        return session, (host, port), self._http.trailing_data[0]
+        self._give_back()
+        return session, (host, port)
 
     # Responses.
 
-    async def _send(self, event: h11.Request, response: Response) -> bool:
+    async def _send(self, given: RequestHead, response: Response) -> bool:
         """Write a response; whether another request may follow."""
         link, body = self._link, response.body
-        headers = response.headers if response.ours else end_to_end(response.headers)
-        length = value(headers, b"content-length") if body is None else b""
-        headers = [each for each in headers if each[0].lower() != b"content-length"]
-        keeps = (
-            event.http_version == b"1.1"
-            and self._all_read
-            and b"close" not in self._said.get(b"connection", b"").lower()
-            and b"close" not in (value(headers, b"connection").lower() if response.ours else b"")
-        )
+        keeps = given.version == b"1.1" and self._all_read(given) and b"close" not in _connection(given.said)
+        length = value(response.headers, b"content-length") if body is None else b""
+        if response.ours:
+            headers = [each for each in response.headers if each[0].lower() != b"content-length"]
+            if closes := b"close" in value(headers, b"connection").lower():
+                keeps = False
+        else:
+            headers, closes = end_to_end(response.headers, (b"content-length",)), False
         chunked = False
         if body is None:
-            if length or (event.method != b"HEAD" and response.status not in (204, 304)):
+            if length or (given.method != b"HEAD" and response.status not in (204, 304)):
                 headers.append((b"Content-Length", length or b"0"))
         elif response.length is not None:
             headers.append((b"Content-Length", b"%d" % response.length))
-        elif event.http_version == b"1.1":
+        elif given.version == b"1.1":
             chunked = True
             headers.append((b"Transfer-Encoding", b"chunked"))
         else:
             keeps = False
-        if not keeps and not (response.ours and value(headers, b"connection")):
+        if not keeps and not closes:
             headers.append((b"Connection", b"close"))
         done = False
         try:
             data = head(b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason), headers)
-            if body is None or event.method == b"HEAD":
+            if body is None or given.method == b"HEAD":
                 link.write(data)
             elif isinstance(body, Whole):
                 link.write(data + body.data)
@@ -327,12 +367,6 @@ class Http1Server:
         finally:
             if not done:
                 response.close()
-        if keeps:
-            rest = self._http.trailing_data[0]
-            self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
-            self._continued = False
-            if rest:
-                self._http.receive_data(rest)
         return keeps
 
     async def _send_body(self, body: Body, length: int | None, chunked: bool) -> None:
@@ -355,13 +389,11 @@ class Http1Server:
             (b"Upgrade", b"websocket"),
         ]
         self._link.write(head(b"HTTP/1.1 101 Switching Protocols\r\n", headers))
-        self._link.unread(self._http.trailing_data[0])
+        self._give_back()
         await tunnel(self._link, upstream)
 
     async def _linger(self) -> None:
         """Take the rest of a request that is answered already, so that the answer is not lost with a reset."""
-        if self._all_read:
-            return
         taken = 0
         try:
             async with asyncio.timeout(_UNREAD_SECONDS):
@@ -372,6 +404,18 @@ class Http1Server:
                     taken += len(data)
         except (TimeoutError, Closed):
             return
+
+
+def _request(given: RequestHead, secure: bool, host: str, port: int, path: bytes) -> Request:
+    return Request(given.method.decode("ascii"), secure, host, port, path, given.headers, None, None, http2=False)
+
+
+def _connection(said: dict[bytes, bytes]) -> bytes:
+    return said.get(b"connection", b"").lower()
+
+
+def _upgrades(said: dict[bytes, bytes]) -> bool:
+    return b"upgrade" in said and b"upgrade" in _connection(said) and said[b"upgrade"].lower() == b"websocket"
 
 
 @functools.lru_cache(1_024)

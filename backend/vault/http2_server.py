@@ -106,9 +106,8 @@ class Http2Server:
                 ended = event.stream_ended is not None
                 self._tasks[number] = asyncio.ensure_future(self._serve(number, list(headers or ()), inbox, ended))
             case h2.events.DataReceived(stream_id=int(number)):
-                inbox = self._inboxes.get(number)
-                if inbox is not None:
-                    inbox.put(event.data or b"", event.flow_controlled_length or 0)
+                if number in self._inboxes:
+                    self._inboxes[number].put(event.data or b"", event.flow_controlled_length or 0)
                 else:
                     self._http.acknowledge_received_data(event.flow_controlled_length or 0, number)
             case h2.events.StreamEnded(stream_id=int(number)):

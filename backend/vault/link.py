@@ -92,17 +92,20 @@ class Link(asyncio.Protocol):
             self._wake(self._reader)
 
     def _decrypt(self) -> None:
-        assert self._tls is not None
+        assert self._tls is not None and self._incoming is not None
+        tls, incoming = self._tls, self._incoming
         try:
-            while data := self._tls.read(_RECORD):
+            while data := tls.read(_RECORD):
                 self._take(data)
+                if not incoming.pending and not tls.pending():
+                    break  # to be told so by an exception takes longer
+            else:
+                self._end()
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError:  # broken records: nothing more can be believed
             self._end()
             return
-        else:
-            self._end()
         self._flush()  # key updates and the like
 
     @staticmethod

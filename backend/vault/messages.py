@@ -1,5 +1,6 @@
 """Requests and responses as both versions of HTTP share them."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +16,8 @@ _HOP_BY_HOP: Final = frozenset(
         *(b"te", b"transfer-encoding", b"upgrade", b"http2-settings", b"expect"),
     }
 )
+
+_USUAL: Final = frozenset({b"close", b"keep-alive", b"upgrade", b"te", b""})
 
 
 def _nothing() -> None:
@@ -84,9 +87,10 @@ def head(first: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 def size(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> int:
     """Bytes of a head, about."""
-    return len(target) + sum(len(name) + len(content) + 4 for name, content in headers)
+    return len(target) + len(b"".join([part for header in headers for part in header]))
 
 
+@functools.lru_cache(256)
 def authority(host: str, port: int, *, secure: bool) -> bytes:
     """As it stands in Host."""
     shown = f"[{host}]" if ":" in host else host
@@ -100,18 +104,25 @@ def value(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
 
 
 def index(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """What `value` finds, of all headers at once. Their names are in lower case already."""
+    """What `value` finds, of all headers at once."""
     found: dict[bytes, bytes] = {}
-    for name, content in headers:
+    for written, content in headers:
+        name = written.lower()
         found[name] = found[name] + b", " + content if name in found else content
     return found
 
 
 def end_to_end(headers: Iterable[tuple[bytes, bytes]], also: Sequence[bytes] = ()) -> Headers:
     """The headers that are meant for the other end."""
-    headers = list(headers)
-    named = value(headers, b"connection").lower()
-    drop = _HOP_BY_HOP.union(also)
-    if named and named not in (b"keep-alive", b"close"):
-        drop = drop.union(each.strip() for each in named.split(b","))
-    return [(key, content) for key, content in headers if key.lower() not in drop]
+    kept: Headers = []
+    named: set[bytes] = set()
+    for header in headers:
+        name = header[0].lower()
+        if name in _HOP_BY_HOP:
+            if name == b"connection":
+                named.update(each.strip() for each in header[1].lower().split(b","))
+        elif name not in also:
+            kept.append(header)
+    if named - _USUAL:
+        kept = [header for header in kept if header[0].lower() not in named]
+    return kept

@@ -13,6 +13,7 @@ from typing import Any, Final
 import h11
 
 from backend.domain.egress import Address, address
+from backend.vault import heads
 from backend.vault.bodies import Body, Whole
 from backend.vault.limits import CONNECT_SECONDS, HEAD_BYTES, KEPT, KEPT_SECONDS, RESPONSE_SECONDS
 from backend.vault.link import Closed, Link
@@ -36,7 +37,7 @@ async def system_resolver(host: str, port: int) -> list[Address]:
     """All addresses of a name, as the machine resolves it. Raises OSError."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in found))
+    return list(dict.fromkeys(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found))
 
 
 @dataclass(slots=True)
@@ -161,12 +162,14 @@ class Upstreams:
 class Http1Connection:
     """HTTP/1.1 to a server, one request at a time.
 
-    h11 reads the heads and the bodies that need reading; heads are written, and bodies of known length counted, here.
+    h11 reads what is not plain, and the bodies that need reading; heads are written, and bodies of known length
+    counted, here.
     """
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._http = h11.Connection(h11.CLIENT)
+        self._http: h11.Connection | None = None
+        """Reads the response at hand, if its head was not plain."""
         self._sending: asyncio.Task[None] | None = None
         self._complete = True
         """Whether request and response have come to their ends, after which the server keeps the connection."""
@@ -200,9 +203,7 @@ class Http1Connection:
         except Unfit as error:
             raise Unreachable(f"the request cannot be sent: {error}") from error
         self._complete = False
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES)
-        self._http.send(_opening(request.method == "HEAD", request.upgrade))
-        self._http.send(_END)
+        self._http = None
         if request.body is None:
             self._link.write(data)
         elif isinstance(request.body, Whole):
@@ -230,26 +231,40 @@ class Http1Connection:
             self._link.abort()
             raise
 
-    async def _next(self) -> Any:
-        while True:
-            event = self._http.next_event()
-            if event is not h11.NEED_DATA:
-                return event
-            try:
-                self._http.receive_data(await self._link.read(RESPONSE_SECONDS))
-            except Closed:
-                if self._sending is not None and self._sending.done() and (error := self._sending.exception()):
-                    raise error from None
-                raise
+    async def _read(self) -> bytes:
+        try:
+            return await self._link.read(RESPONSE_SECONDS)
+        except Closed:
+            if self._sending is not None and self._sending.done() and (error := self._sending.exception()):
+                raise error from None
+            raise
 
     async def _response(self, request: Request) -> Response:
+        data = await self._read()
+        if request.method != "HEAD" and not request.upgrade and (found := heads.response(data)):
+            keeps = b"close" not in found.said.get(b"connection", b"").lower()
+            body = _CountedBody(self, data[found.end :], found.length, keeps)
+            return Response(found.status, found.reason, found.headers, body, found.length)
+        return await self._parsed(request, data)
+
+    async def _next(self) -> Any:
+        assert self._http is not None
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            self._http.receive_data(await self._read())
+        return event
+
+    async def _parsed(self, request: Request, data: bytes) -> Response:
+        """The response as h11 reads it."""
+        http = self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES)
+        http.send(_opening(request.method == "HEAD", request.upgrade))
+        http.send(_END)
         try:
+            http.receive_data(data)
             while True:
                 event = await self._next()
                 if isinstance(event, h11.InformationalResponse) and event.status_code == 101 and request.upgrade:
-                    self._link.unread(self._http.trailing_data[0])
-                    found = list(event.headers.raw_items())
-                    return Response(101, bytes(event.reason), found, None, upgraded=self._link)
+                    self._link.unread(http.trailing_data[0])
+                    return Response(101, bytes(event.reason), event.headers.raw_items(), None, upgraded=self._link)
                 if isinstance(event, h11.Response):
                     break
                 if not isinstance(event, h11.InformationalResponse):
@@ -258,19 +273,19 @@ class Http1Connection:
             if not self._link.alive:
                 raise Closed("the server closed the connection without an answer") from error
             raise Unreachable(f"{request.host} sent no HTTP: {error}") from error
-        headers = list(event.headers.raw_items())
+        headers = event.headers.raw_items()
         if size(b"", headers) > HEAD_BYTES:
             raise Unreachable(f"{request.host} sent more than {HEAD_BYTES} bytes of headers")
-        said = index(event.headers)
+        said = index(headers)
         counted = said.get(b"content-length")
         length = int(counted.partition(b",")[0]) if counted and b"transfer-encoding" not in said else None
         keeps = event.http_version == b"1.1" and b"close" not in said.get(b"connection", b"").lower()
         body: Body | None
         if request.method == "HEAD" or event.status_code in (204, 304):
             body = None
-            self._ended(keeps, self._http.trailing_data[0])
+            self._ended(keeps, http.trailing_data[0])
         elif length is not None:
-            body = _CountedBody(self, self._http.trailing_data[0], length, keeps)
+            body = _CountedBody(self, http.trailing_data[0], length, keeps)
         else:
             body = _ParsedBody(self, keeps)
         return Response(event.status_code, bytes(event.reason), headers, body, length)
@@ -281,6 +296,7 @@ class Http1Connection:
 
     async def read_parsed(self, keeps: bool) -> bytes:
         """The next piece of a body that h11 reads, b"" at the end."""
+        assert self._http is not None
         try:
             event = await self._next()
         except h11.RemoteProtocolError as error:

@@ -9,7 +9,7 @@ import time
 
 from lapconsole.cli.report import Failure, complain, say
 from lapconsole.client.errors import ClientError, PlatformError, Unreachable
-from lapconsole.client.models import Agent, Session, as_list, as_object, safe_line
+from lapconsole.client.models import Agent, Issue, Session, safe_line
 from lapconsole.client.platform import PAGE, Platform
 
 READY_SECONDS = 90.0
@@ -85,17 +85,19 @@ async def findings(platform: Platform, session_id: str) -> list[str]:
             diagnosis = await platform.diagnose(session_id)
     except (ClientError, TimeoutError):
         return []
-    lines = []
-    for issue in diagnosis.issues[:_FINDINGS_SHOWN]:
-        severity = f" ({issue.severity})" if issue.severity else ""
-        lines.append(f"  {issue.code}{severity}: {issue.message}")
-        if issue.recommended_action:
-            lines.append(f"    → {issue.recommended_action}")
-    for hint in as_list(diagnosis.data.get("hints"))[:_FINDINGS_SHOWN]:
-        text = hint if isinstance(hint, str) else as_object(hint).get("message")
-        if isinstance(text, str):
-            lines.append(f"  hint: {safe_line(text)}")
+    lines = [f"  {line}" for issue in diagnosis.findings[:_FINDINGS_SHOWN] for line in finding_lines(issue)]
     return ["detected issues:", *lines] if lines else []
+
+
+def finding_lines(issue: Issue) -> list[str]:
+    """A finding with its cure and what shows it, as lines; platforms may give hints without a code."""
+    if not issue.code:
+        return [f"hint: {issue.message}"]
+    severity = f" ({issue.severity})" if issue.severity else ""
+    lines = [f"{issue.code}{severity}: {issue.message}"]
+    if issue.recommended_action:
+        lines.append(f"  → {issue.recommended_action}")
+    return [*lines, *(f"  > {line}" for line in issue.evidence)]
 
 
 def cause(error: ClientError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -141,8 +142,12 @@ def _turn(current: Account, session: Session, message: str) -> int:
     try:
         return run_loop(_streamed(current, session.id, message))
     except KeyboardInterrupt:
-        say("\n(stopping the turn)")
-        run_loop(_abort(current, session.id))
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would stop the stopping
+        try:
+            say("\n(stopping the turn)")
+            run_loop(_abort(current, session.id))
+        finally:
+            signal.signal(signal.SIGINT, before)
         return 0
 
 

@@ -287,9 +287,16 @@ def _told_counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "none"
 
 
+_NETWORKS = {"vault": "network through the vault", "none": "no network", "open": "the machine's network"}
+
+
 def _told_isolation(isolation: dict[str, Any]) -> str:
     limits = isolation.get("limits")
     parts = ["own process namespace" if isolation.get("pid_namespace") else "no process namespace"]
+    if isolation.get("filesystem"):
+        parts.append("own files only")
+    if network := _NETWORKS.get(str(isolation.get("network"))):
+        parts.append(network)
     if isinstance(limits, dict) and limits:
         parts.append("limits: " + ", ".join(f"{name} {value}" for name, value in limits.items() if value is not None))
     if reason := isolation.get("reason"):

@@ -17,7 +17,7 @@ from lapconsole.cli.account import Account
 from lapconsole.cli.report import Failure, complain, duration, say
 from lapconsole.client.chat import ASSISTANT, TEXT, TOOL, ChatMessage, transcript
 from lapconsole.client.errors import ClientError, PlatformError, Unreachable
-from lapconsole.client.models import Diagnosis, Session, as_list, as_object, safe_line, safe_text, seconds_since
+from lapconsole.client.models import Diagnosis, Session, as_object, safe_line, safe_text, seconds_since
 from lapconsole.client.platform import Platform
 
 FOUND = 3
@@ -312,7 +312,7 @@ async def _diagnose(platform: Platform, session: Session, *, as_json: bool) -> i
         say(json.dumps(dict(diagnosis.data), indent=2))
     else:
         say("\n".join(_findings(session, diagnosis)))
-    return FOUND if diagnosis.issues else 0
+    return FOUND if diagnosis.findings else 0
 
 
 def _findings(session: Session, diagnosis: Diagnosis) -> list[str]:
@@ -320,17 +320,9 @@ def _findings(session: Session, diagnosis: Diagnosis) -> list[str]:
     lines = [f"session {session.id} is {session.status}{phase}"]
     if session.failure_reason:
         lines.append(f"  reason: {session.failure_reason}")
-    for issue in diagnosis.issues:
-        severity = f" ({issue.severity})" if issue.severity else ""
-        lines.append(f"{issue.code}{severity}: {issue.message}")
-        if issue.recommended_action:
-            lines.append(f"  → {issue.recommended_action}")
-    if not diagnosis.issues:
+    lines += [line for issue in diagnosis.findings for line in bringup.finding_lines(issue)]
+    if not diagnosis.findings:
         lines.append("no issues detected")
-    for hint in as_list(diagnosis.data.get("hints")):
-        text = hint if isinstance(hint, str) else as_object(hint).get("message")
-        if isinstance(text, str):
-            lines.append(f"hint: {safe_line(text)}")
     logs = as_object(diagnosis.data.get("pod_logs_tail"))
     if isinstance(text := logs.get("text"), str) and text.strip():
         tail = safe_text(text).rstrip("\n").split("\n")[-10:]

@@ -46,6 +46,9 @@ _EXIT_CODE = re.compile(r"exit code (\d+)")
 # Reasons for an agent to be idle that call for a person.
 _ENDINGS = frozenset({"crashed", "exited", "error"})
 
+_SEVERITIES = {"high": 0, "med": 1}
+_OF_THE_MACHINE = frozenset({"machine_busy", "node_oversubscribed"})
+
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNSAFE_BUT_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -273,6 +276,42 @@ class Attached:
 
 
 @dataclass(frozen=True, slots=True)
+class Issue:
+    """One finding about a session (seed 000). `severity` is high, med or info; `evidence` are lines that show it."""
+
+    code: str
+    severity: str
+    message: str
+    recommended_action: str | None
+    evidence: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, value: object) -> Issue:
+        """Read one entry of `detected_issues`, `hints` or `issues`; a bare string is a message without a code."""
+        if isinstance(value, str):
+            return cls("", "", safe_line(value), None)
+        data = as_object(value)
+        return cls(
+            code=_line(data, "code") or "",
+            severity=_line(data, "severity") or "",
+            message=_line(data, "message") or "",
+            recommended_action=_line(data, "recommended_action"),
+            evidence=_lines(data, "evidence"),
+        )
+
+    @property
+    def of_the_machine(self) -> bool:
+        """Whether every session on the machine has it, and nothing about this one is to be done."""
+        return self.code in _OF_THE_MACHINE
+
+
+def issues_from(values: Iterable[object]) -> tuple[Issue, ...]:
+    """All entries that say something, the worst first."""
+    found = [issue for issue in map(Issue.from_json, values) if issue.code or issue.message]
+    return tuple(sorted(found, key=lambda issue: _SEVERITIES.get(issue.severity, 2)))
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """A live sandbox of an agent (seed 001).
 
@@ -304,6 +343,7 @@ class Session:
     attached: tuple[Attached, ...] = ()
     terminal: Terminal | None = None
     activity: Activity | None = None
+    issues: tuple[Issue, ...] = ()
     idle_timeout_ms: int | None = None
     created_at: datetime | None = None
     creating_since: datetime | None = None
@@ -343,6 +383,7 @@ class Session:
             attached=tuple(Attached.from_json(item) for item in as_list(data.get("attached"))),
             terminal=Terminal.from_json(data.get("terminal")),
             activity=Activity.from_json(data.get("activity")),
+            issues=issues_from(as_list(data.get("issues"))),
             idle_timeout_ms=_count(data, "idle_timeout_ms"),
             created_at=_moment(data, "created_at"),
             creating_since=_moment(data, "creating_since"),
@@ -363,9 +404,19 @@ class Session:
         return len(PHASES) if self.status == "ready" else step_of(self.phase)
 
     @property
-    def needs_you(self) -> bool:
+    def calls(self) -> bool:
         """Whether its agent goes on only once a person has come; one that failed to come up has none."""
         return self.status == "ready" and self.activity is not None and self.activity.needs_you
+
+    @property
+    def trouble(self) -> Issue | None:
+        """The worst of what is wrong with it while it holds a sandbox, and is its own."""
+        return next((issue for issue in self.issues if not issue.of_the_machine), None) if self.active else None
+
+    @property
+    def needs_you(self) -> bool:
+        """Whether a person is needed: its agent calls for one, or something is wrong with the session."""
+        return self.calls or self.trouble is not None
 
     @property
     def ended(self) -> bool:
@@ -383,7 +434,7 @@ class Session:
         if self.status == "creating":
             return self.creating_since or self.created_at
         if self.status == "ready":
-            return self.activity.since if self.activity is not None and self.needs_you else self.ready_at
+            return self.activity.since if self.activity is not None and self.calls else self.ready_at
         return self.stopped_at
 
     def age(self, now: datetime) -> float | None:
@@ -468,38 +519,24 @@ class EventPage:
 
 
 @dataclass(frozen=True, slots=True)
-class Issue:
-    """One finding of diagnose (seed 000). `severity` is high, med or info."""
-
-    code: str
-    severity: str
-    message: str
-    recommended_action: str | None
-
-    @classmethod
-    def from_json(cls, value: object) -> Issue:
-        """Read one entry of `detected_issues`."""
-        data = as_object(value)
-        return cls(
-            code=_line(data, "code") or "",
-            severity=_line(data, "severity") or "",
-            message=_line(data, "message") or "",
-            recommended_action=_line(data, "recommended_action"),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The answer of diagnose: its findings, and everything as sent (seed 000, LAP REST 5.1)."""
+    """The answer of diagnose: its issues, hints that explain more, and everything as sent (seed 000, LAP REST 5.1)."""
 
     issues: tuple[Issue, ...]
     data: Json
+    hints: tuple[Issue, ...] = ()
+
+    @property
+    def findings(self) -> tuple[Issue, ...]:
+        """Issues and hints, the worst first."""
+        return tuple(sorted((*self.issues, *self.hints), key=lambda issue: _SEVERITIES.get(issue.severity, 2)))
 
     @classmethod
     def from_json(cls, value: object) -> Diagnosis:
         """Read the answer of GET .../diagnose."""
         data = as_object(value)
-        return cls(tuple(Issue.from_json(item) for item in as_list(data.get("detected_issues"))), data)
+        issues, hints = (issues_from(as_list(data.get(key))) for key in ("detected_issues", "hints"))
+        return cls(issues, data, hints)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from lapconsole.client import urls
 from lapconsole.client.causes import cause_of, unusable_proxy
+from lapconsole.client.diagnosis import Fleet
+from lapconsole.client.egress import Interception, Walls, interceptions_from
 from lapconsole.client.errors import NOT_LAP, BadInput, PlatformError, Problem, Unreachable, Unsupported, status_line
 from lapconsole.client.knowledge import Memory, SkillVersion, memories_from
 from lapconsole.client.models import (
@@ -99,6 +101,13 @@ class Platform:
             return as_object(await self._call("GET", urls.HEALTH))
         except PlatformError:
             return {}
+
+    async def walls(self) -> Walls:
+        """How sandboxes are shut in, as far as the platform tells."""
+        try:
+            return Walls.from_json(as_object(await self._call("GET", urls.HEALTH)))
+        except PlatformError:
+            return Walls()
 
     # Agents
 
@@ -230,6 +239,32 @@ class Platform:
     async def diagnose(self, session_id: str) -> Diagnosis:
         """What the platform finds about a session (seed 000)."""
         return Diagnosis.from_json(await self._call("GET", urls.session(session_id, "diagnose"), seconds=60))
+
+    async def fleet(self) -> Fleet:
+        """What the platform finds about all its sessions. Raises Unsupported where it looks at one at a time."""
+        try:
+            return Fleet.from_json(await self._call("GET", urls.DIAGNOSE, seconds=60, limit=LIST_BYTES))
+        except PlatformError as error:
+            if error.status in (404, 405):
+                raise Unsupported("this platform looks at one session at a time") from None
+            raise
+
+    # Egress (LAP REST 3.9)
+
+    async def interceptions(self, session_id: str, *, limit: int = 100, agent_id: str = "") -> tuple[Interception, ...]:
+        """The newest of what the vault saw of a session. Raises Unsupported where it does not tell."""
+        try:
+            rows = _rows(await self._call("GET", urls.session(session_id, "interceptions"), query={"limit": limit}))
+        except PlatformError as error:
+            if error.status in (404, 405) and not error.message.endswith(f"{session_id} not found"):
+                raise Unsupported("this platform does not tell what leaves a sandbox") from None
+            raise
+        return interceptions_from(rows, session_id, agent_id)
+
+    async def vault_keys(self, session_id: str) -> tuple[str, ...]:
+        """The names of the credentials that a session's sandbox has stubs of."""
+        rows = _rows(await self._call("GET", urls.session(session_id, "vault-keys")))
+        return tuple(safe_line(name) for name in rows if isinstance(name, str))
 
     # Messages (LAP REST 3.7-3.9; streams of them are in lapconsole.client.chat)
 

@@ -20,6 +20,7 @@ SESSIONS = f"{_MANAGED}/sessions"
 SKILLS = f"{_API}/skills"
 ADMIN_STATS = f"{_API}/admin/stats"
 WARM_POOL = f"{_API}/admin/warm_pool"
+DIAGNOSE = f"{_MANAGED}/diagnose"
 
 _WEBSOCKET_SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
@@ -52,7 +53,8 @@ def skill(skill_id: str, action: str | None = None) -> str:
 
 
 def session(session_id: str, action: str | None = None) -> str:
-    """One session, or one of its calls: stop, restart, messages, stream, abort, sandbox_logs, recording, diagnose."""
+    """One session, or one of its calls: stop, restart, messages, stream, abort, sandbox_logs, recording, diagnose,
+    interceptions, vault-keys."""
     path = f"{SESSIONS}/{_segment(session_id)}"
     return f"{path}/{action}" if action else path
 

@@ -30,8 +30,10 @@ _DOING_ORDER = {"waiting_for_input": 0.0, "idle": 2.0, "working": 3.0}
 
 
 def _doing(session: Session) -> float:
-    """Who waits for a person first, then whose turn is a person's, then who works, then how far it came up."""
+    """Trouble first, then who waits for a person, whose turn is a person's, who works, then how far it came up."""
     activity = session.activity
+    if session.trouble is not None:
+        return -1.0
     if session.status != "ready" or activity is None:
         return 100.0 - session.furthest
     return 1.0 if activity.needs_you and activity.state == "idle" else _DOING_ORDER.get(activity.state, 4.0)
@@ -203,6 +205,8 @@ def _session_words(session: Session) -> str:
             session.phase or "",
             session.harness_id,
             session.failure_reason or "",
+            "needs you" if session.needs_you else "",
+            *(word for issue in session.issues for word in (issue.code.replace("_", " "), issue.message)),
             *_activity_words(session),
         )
     )
@@ -212,7 +216,7 @@ def _activity_words(session: Session) -> tuple[str, ...]:
     activity = session.activity
     if session.status != "ready" or activity is None:
         return ()
-    return "needs you" if session.needs_you else "", activity.state, activity.reason, activity.message
+    return activity.state, activity.reason, activity.message
 
 
 def _agent_words(agent: Agent) -> str:

@@ -137,8 +137,8 @@ class AttachScreen(Screen[None], inherit_bindings=False):
         self._view.feed(data)
         await self._view.ready()
 
-    async def show_repaint(self, data: bytes, size: tuple[int, int], *, fresh: bool) -> None:
-        self._view.repaint(data, *size, fresh=fresh)
+    async def show_repaint(self, data: bytes, size: tuple[int, int], *, fresh: bool) -> bool:
+        return self._view.repaint(data, *size, fresh=fresh)
 
     def attachment_changed(self) -> None:
         if not self.is_attached:
@@ -215,8 +215,8 @@ class AttachScreen(Screen[None], inherit_bindings=False):
         elif self._attachment is not None:
             self._attachment.watch()
 
-    def on_terminal_view_looked_back(self) -> None:
-        if self._attachment is not None and self._attachment.want_scrollback():
+    def on_terminal_view_looked_back(self, message: TerminalView.LookedBack) -> None:
+        if self._attachment is not None and self._attachment.want_scrollback(to_the_top=message.to_the_top):
             self.attachment_news("fetching the scrollback")
 
     def on_terminal_view_mode_changed(self) -> None:

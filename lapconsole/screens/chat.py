@@ -21,7 +21,7 @@ from textual.widgets import TextArea
 
 from lapconsole import keys
 from lapconsole.client.chat import ChatMessage, Conversation, follow, transcript
-from lapconsole.client.errors import ClientError, PlatformError
+from lapconsole.client.errors import ClientError, PlatformError, Unreachable
 from lapconsole.client.models import Json, Session
 from lapconsole.live.model import Changes
 from lapconsole.screens.base import ConsoleScreen
@@ -316,6 +316,8 @@ class ChatScreen(ConsoleScreen):
                 async for event in stream:
                     opened.set()
                     self._event(event)
+            if not opened.is_set():  # the agent's own server does not answer, or too many watch it
+                raise Unreachable(platform.base_url, "the stream of the session ended before it began")
         finally:
             opened.set()
 
@@ -349,7 +351,7 @@ class ChatScreen(ConsoleScreen):
         self._events, self._seeded = [], True
         self.transcript.reseeded()
         self._recognise()
-        if self._conversation.working:
+        if self._at_work:
             self._look_again()  # it may be waiting for the turn of somebody else
         elif lost := self._outbox.settle():
             self.returned(lost, "Not in the transcript: it seems not to have arrived; enter sends it again")
@@ -362,7 +364,7 @@ class ChatScreen(ConsoleScreen):
         """Read the transcript once more when the turn is over, for a message nobody knows the fate of."""
         while any(one.state == "unsure" for one in self._outbox.waiting):
             await asyncio.sleep(AGAIN_SECONDS)
-            if not self._conversation.working and self._link == "live" and self.console.platform is not None:
+            if not self._at_work and self._link == "live" and self.console.platform is not None:
                 try:
                     messages = await transcript(self.console.platform, self._session_id)
                 except ClientError:
@@ -540,6 +542,14 @@ class ChatScreen(ConsoleScreen):
             self._stop_when_twice("chat.break")
         else:
             self._say(f"no turn runs; {self.console.keymap.first('chat.leave')} leaves")
+
+    @property
+    def _at_work(self) -> bool:
+        """Whether a turn runs; where the conversation does not show it, as the session tells."""
+        working, activity = self._conversation.working, self._session.activity
+        if working is None:
+            return activity is not None and activity.state in ("working", "waiting_for_input")
+        return working
 
     @property
     def _busy(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lapconsole.screens.triage import Triage
 from lapconsole.widgets.activity import call_parts, words
+from lapconsole.widgets.findings import mark, short_words, worst
 from lapconsole.widgets.parts import Look, Parts, wrap_parts
 from lapconsole.widgets.phase_bar import status_glyph, status_tone
 from lapconsole.widgets.words import age, clean
@@ -18,7 +19,10 @@ def fault_lines(triage: Triage, look: Look, width: int) -> list[Parts]:
         old = session.status_age(look.now)
         glyph, tone = status_glyph(session, look), status_tone(session, look.now)
         reason = session.failure_reason or f"in {session.phase} for too long"
-        if call := call_parts(session, look):
+        if issue := worst(session):
+            glyph, tone = mark(issue, look)
+            reason = f"{short_words(issue)}: {issue.message}"
+        elif call := call_parts(session, look):
             glyph, tone = call[0][0][0], call[0][1]
             reason = words(session, look.now)
         name = f"{glyph} {session.agent_name or session.label}"
@@ -39,6 +43,7 @@ def legend(look: Look) -> list[Parts]:
         (("Marks", "strong"),),
         ((f"{glyphs.failed} failed", "bad"), ("    did not come up", "muted")),
         ((f"{glyphs.stuck} waiting", "warn"), ("   for your answer", "muted")),
+        ((f"{glyphs.failed} trouble", "bad"), ("   something is wrong with it", "muted")),
         ((f"{glyphs.failed} exited", "bad"), ("    or crashed, or in error", "muted")),
         ((f"{glyphs.stuck} creating", "warn"), ("  for more than two minutes", "muted")),
         ((f"{glyphs.creating} creating", "busy"), ("  is coming up", "muted")),

@@ -17,8 +17,9 @@ from lapconsole.client.models import PHASES, Event, Session
 from lapconsole.live.model import Changes
 from lapconsole.screens.base import ConsoleScreen
 from lapconsole.widgets.activity import activity_parts
-from lapconsole.widgets.fields import failure_lines, session_fields
+from lapconsole.widgets.fields import failure_lines, session_fields, trouble_lines
 from lapconsole.widgets.hint_line import HintLine
+from lapconsole.widgets.isolation import isolation_parts
 from lapconsole.widgets.log_view import LogView
 from lapconsole.widgets.parts import Parts
 from lapconsole.widgets.phase_bar import phase_parts, status_parts
@@ -29,6 +30,7 @@ from lapconsole.widgets.words import age
 LOG_SECONDS = 1.5
 LOG_LINES = 500
 LOG_AGE_SECONDS = 3600
+SUMMARY_LINES = 11
 PANES = ("timeline", "log", "fields")
 
 
@@ -37,7 +39,7 @@ class SessionScreen(ConsoleScreen):
 
     DEFAULT_CSS = """
     SessionScreen {
-        #summary { height: auto; max-height: 9; padding: 0 1; }
+        #summary { height: auto; max-height: 11; padding: 0 1; }
         #panes { height: 1fr; }
         #side { width: 1fr; height: 1fr; }
         #timeline { height: 15; padding: 0 1; }
@@ -56,10 +58,12 @@ class SessionScreen(ConsoleScreen):
     HINTS = (
         "session.attach",
         "session.take_over",
+        "session.diagnose",
         "session.timeline",
         "session.log",
         "session.fields",
         "session.play",
+        "session.egress",
         "session.back",
         "session.restart",
         "session.stop",
@@ -156,12 +160,14 @@ class SessionScreen(ConsoleScreen):
             first += [dot, *phase_parts(session, look)]
         if told := activity_parts(session, look):
             first += [dot, *told]
+        first += isolation_parts(session, look)
         if session.viewers:
             first += [dot, (f"{session.viewers} watching", "muted")]
         lines = [tuple(first)]
         if self._gone:
             lines.append((("This session was deleted; what is shown is the last that was known of it.", "warn"),))
-        return [*lines, *failure_lines(session, look, width, self.console.keymap, "session")[1:8]]
+        lines += trouble_lines(session, look, width, self.console.keymap, "session")[:-1]
+        return [*lines, *failure_lines(session, look, width, self.console.keymap, "session")[1:8]][:SUMMARY_LINES]
 
     def _timeline_lines(self, width: int) -> Sequence[Parts]:
         return timeline_lines(self._session, self._known_phases(), self.look, width)
@@ -264,6 +270,12 @@ class SessionScreen(ConsoleScreen):
     def action_attach(self, take_over: bool = False) -> None:
         self.console.operations.attach(self._session, take_over=take_over, own=self._own)
         self._own = self._own and self._session.status != "ready"
+
+    def action_diagnose(self) -> None:
+        self.console.open_diagnosis(self._session_id)
+
+    def action_egress(self) -> None:
+        self.console.open_egress(self._session_id)
 
     def action_restart(self) -> None:
         self.console.operations.restart(self._session)

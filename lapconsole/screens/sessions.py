@@ -11,6 +11,7 @@ from lapconsole.live.views import SESSION_SORTS, View, sessions_view
 from lapconsole.screens.lists import ListScreen
 from lapconsole.widgets.activity import activity_parts
 from lapconsole.widgets.columns import Column
+from lapconsole.widgets.findings import trouble_parts
 from lapconsole.widgets.parts import Look, Parts
 from lapconsole.widgets.phase_bar import bar, phase_parts, status_parts
 from lapconsole.widgets.table import Table
@@ -29,7 +30,9 @@ def _agent(session: Session, look: Look) -> Parts:
 
 
 def _doing(session: Session, look: Look) -> Parts:
-    """How far it came up; once it is ready what its agent is doing, where that is told."""
+    """What is wrong with it, else how far it came up, or what its agent is doing, where that is told."""
+    if wrong := trouble_parts(session, look):
+        return wrong
     if session.status == "ready":
         return activity_parts(session, look) or ((look.glyphs.dash, "muted"),)
     return bar(session.furthest, "muted", look.glyphs) if session.status == "dead" else phase_parts(session, look)
@@ -74,14 +77,18 @@ class SessionsScreen(ListScreen):
         "table.open",
         "sessions.attach",
         "sessions.take_over",
+        "sessions.diagnose",
         "sessions.new",
         "sessions.wall",
         "list.filter",
+        "sessions.egress",
         "sessions.faults",
         "table.sort",
         "app.agents",
         "app.skills",
         "app.pool",
+        "app.diagnosis",
+        "app.egress",
         "app.help",
         "app.quit",
         "sessions.restart",
@@ -152,12 +159,13 @@ class SessionsScreen(ListScreen):
         if session is None:
             return [(("Nothing is selected.", "muted"),)]
         # Not before there is something to show: the first frame comes sooner.
-        from lapconsole.widgets.fields import failure_lines, heading, session_summary
+        from lapconsole.widgets.fields import failure_lines, heading, session_summary, trouble_lines
         from lapconsole.widgets.timeline import timeline_lines
 
         look = self.look
         reached = self.console.model.phases_seen(session.id)
         lines = [
+            *trouble_lines(session, look, width, self.console.keymap, "sessions"),
             *failure_lines(session, look, width, self.console.keymap, "sessions"),
             *session_summary(session, look, width),
         ]
@@ -198,6 +206,14 @@ class SessionsScreen(ListScreen):
 
     def action_wall(self) -> None:
         self.console.operations.wall(self.table.view)
+
+    def action_diagnose(self) -> None:
+        if self.session is not None:
+            self.console.open_diagnosis(self.session.id)
+
+    def action_egress(self) -> None:
+        if self.session is not None:
+            self.console.open_egress(self.session.id)
 
     def action_restart(self) -> None:
         self.console.operations.restart(self.session)

@@ -1,16 +1,16 @@
-"""What needs a look: agents that wait for a person, or have ended, failed sessions, bring-ups that take too long."""
+"""What needs a look: agents that wait for a person, sessions in trouble or failed, bring-ups that take too long."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
 from lapconsole.client.models import Session
 from lapconsole.live.model import LiveModel
 from lapconsole.widgets.phase_bar import too_long
 
-_WAITING, _ENDED, _TOO_LONG = 0, 1, 3
-_RANKS = {"failed": 2, "creating": 4, "ready": 5, "dead": 6}
+_WAITING, _TROUBLE, _ENDED, _WARNED, _TOO_LONG = 0, 1, 2, 4, 5
+_RANKS = {"failed": 3, "creating": 6, "ready": 7, "dead": 8}
 _FAR = 1e11  # seconds; more than any time of day, so that a rank always outweighs an age
 
 
@@ -38,12 +38,22 @@ class Triage:
     def stuck(self) -> frozenset[str]:
         """Sessions coming up for longer than bring-up should take."""
         now = self._clock()
-        return frozenset(id for id in self._creating if too_long(self._model.sessions[id], now))
+        late = frozenset(id for id in self._creating if too_long(self._model.sessions[id], now))
+        return late - self._needing
 
     @property
     def needing(self) -> int:
-        """How many agents wait for a person, or have ended."""
+        """How many sessions need a person: their agent waits or has ended, or something is wrong with them."""
         return len(self._needing)
+
+    @property
+    def calm(self) -> Mapping[str, int]:
+        """Sessions by status, without those that need a person."""
+        counts = dict(self._model.counts)
+        for session_id in self._needing:
+            if session := self._model.sessions.get(session_id):
+                counts[session.status] -= 1
+        return counts
 
     def worst(self, limit: int) -> list[Session]:
         """At most `limit` sessions that need a look, worst first, then newest first."""
@@ -58,11 +68,16 @@ class Triage:
     def key(self, session: Session) -> float:
         """Sorts who needs a person first, each newest first.
 
-        Waiting for one, ended agents, failed, coming up too long, coming up, ready, dead.
+        Waiting for one, in serious trouble, ended agents, failed, in other trouble, coming up too long, coming up,
+        ready, dead.
         """
-        rank = _RANKS.get(session.status, 6)
-        if session.needs_you and session.activity is not None:
+        rank = _RANKS.get(session.status, 8)
+        if session.trouble is not None and session.trouble.severity == "high":
+            rank = _TROUBLE
+        elif session.calls and session.activity is not None:
             rank = _WAITING if session.activity.state == "waiting_for_input" else _ENDED
+        elif session.trouble is not None:
+            rank = _WARNED
         elif too_long(session, self._clock()):
             rank = _TOO_LONG
         return rank * _FAR - (session.created_at.timestamp() if session.created_at else 0.0)

@@ -116,8 +116,8 @@ class Tile(Vertical):
         self.glimpse.feed(data)
         await self.glimpse.ready()
 
-    async def show_repaint(self, data: bytes, size: tuple[int, int], *, fresh: bool) -> None:
-        self.glimpse.repaint(data, *size, fresh=fresh)
+    async def show_repaint(self, data: bytes, size: tuple[int, int], *, fresh: bool) -> bool:
+        return self.glimpse.repaint(data, *size, fresh=fresh)
 
     def attachment_changed(self) -> None:
         if self.is_attached:

@@ -20,6 +20,7 @@ from lapconsole.client.models import PHASES, Session, safe_line
 from lapconsole.client.tty import Tty, size_fields
 from lapconsole.client.tty_messages import (
     DRIVE,
+    MAX_SCROLLBACK,
     OFFER_DRIVE,
     WATCH,
     Exit,
@@ -40,9 +41,12 @@ NOT_READY_SECONDS = 1.0
 STEADY_SECONDS = 10.0
 WELCOME_SECONDS = 10.0
 
-# Lines of scrollback to ask for: at once where the first screen came this quickly, else when somebody looks back.
-SCROLLBACK = 2000
+# Lines of scrollback to ask for before all: at once where the first screen came this quickly, and over a link that is
+# not so quick when somebody looks back. The rest of it comes to whoever looks back, there to its very top.
+FIRST_SCROLLBACK = 2000
 QUICK_SECONDS = 0.5
+# After so long without an answer it is asked for again.
+ANSWER_SECONDS = 30.0
 
 FRAME_BYTES = 16 * 1024
 # Typed but not yet sent: what comes on top, such as a huge paste into a link that stands still, is refused.
@@ -121,8 +125,11 @@ class Display(Protocol):
     async def show_output(self, data: bytes) -> None:
         """Take output. May wait, to slow it down."""
 
-    async def show_repaint(self, data: bytes, size: tuple[int, int], *, fresh: bool) -> None:
-        """Take the present state of a terminal of this size; `fresh` when its scrollback comes with it."""
+    async def show_repaint(self, data: bytes, size: tuple[int, int], *, fresh: bool) -> bool:
+        """Take the present state of a terminal of this size; `fresh` when its scrollback comes with it.
+
+        False when output from before was not shown yet, and never will be: what scrollback there is has a gap.
+        """
 
     def attachment_changed(self) -> None:
         """`state` or `seat` is another."""
@@ -231,7 +238,10 @@ class Attachment:
         self._ghost = ""  # our id on the connection before, which the harness may not have missed yet
         self._repaint: Repaint | None = None  # the next output is this
         self._resizing = False  # the terminal is about to take our size: what it shows until then is not worth it
-        self._has_scrollback = False
+        self._scrollback = 0  # so many of the newest lines are here as the harness has them; MAX_SCROLLBACK: all
+        self._asked = 0  # so many are on their way
+        self._ask_again_at = 0.0
+        self._quick = False
         self._greeted_at: float | None = None
 
     def type(self, data: bytes) -> bool:
@@ -270,12 +280,21 @@ class Attachment:
         else:
             self._outbox.say(type=mode)
 
-    def want_scrollback(self) -> bool:
-        """Somebody looks back: ask for what is missing. True when it is on its way now."""
-        if self._glance or self._has_scrollback or self._outbox is None or self.seat is None or self.seat.original:
+    def want_scrollback(self, *, to_the_top: bool = False) -> bool:
+        """Somebody looks back, maybe to the top of what is here: ask for what is missing. True when it is asked for."""
+        all_of_it = self._quick or (to_the_top and self._scrollback)
+        return self._ask_scrollback(MAX_SCROLLBACK if all_of_it else FIRST_SCROLLBACK)
+
+    def _ask_scrollback(self, lines: int) -> bool:
+        if self._glance or self._scrollback >= lines:
             return False
-        self._has_scrollback = True
-        self._outbox.say(type="repaint", scrollback=SCROLLBACK)
+        if self._outbox is None or self.seat is None or self.seat.original:
+            return False
+        now = monotonic()
+        if self._asked >= lines and now < self._ask_again_at:
+            return False
+        self._asked, self._ask_again_at = lines, now + ANSWER_SECONDS
+        self._outbox.say(type="repaint", scrollback=lines)
         return True
 
     def again(self) -> None:
@@ -370,7 +389,7 @@ class Attachment:
     async def _follow(self, tty: Tty) -> State:
         """Show what comes, and keep to what is told about sizes and seats, until it ends."""
         assert self._outbox is not None
-        self._has_scrollback = False
+        self._scrollback = self._asked = 0
         self._repaint = None
         self._greeted_at = monotonic()
         mode = WATCH if self._wanted == WATCH else DRIVE if self._take_over else OFFER_DRIVE
@@ -429,6 +448,8 @@ class Attachment:
                 self._repaint = message
             case Size(columns, rows):
                 self._resizing = False
+                # Of several sizes in between we are told the last: lines may have gone to and from the scrollback.
+                self._scrollback = 0
                 self._sit(replace(seat, size=(columns, rows)))
             case ModeGiven(mode, by):
                 taken = seat.drives and mode == WATCH and self._wanted == DRIVE
@@ -452,15 +473,21 @@ class Attachment:
         if repaint is None:
             await self._display.show_output(data)
             return
-        await self._display.show_repaint(data, self.seat.size, fresh=repaint.scrollback > 0)
+        # One that was asked for has all scrollback, even if that is none.
+        answer = repaint.scrollback > 0 or (self._asked > 0 and not repaint.skipped)
+        whole = await self._display.show_repaint(data, self.seat.size, fresh=answer)
+        if answer:
+            self._scrollback = MAX_SCROLLBACK if repaint.scrollback < self._asked else repaint.scrollback
+            self._asked = 0
+        elif repaint.skipped or not whole:
+            self._scrollback = 0
         if repaint.skipped:
-            self._has_scrollback = False
             self._display.attachment_news("skipped ahead")
         if self._greeted_at is not None:
-            quick = monotonic() - self._greeted_at < QUICK_SECONDS
+            self._quick = monotonic() - self._greeted_at < QUICK_SECONDS
             self._greeted_at = None
-            if quick:
-                self.want_scrollback()
+            if self._quick:
+                self._ask_scrollback(FIRST_SCROLLBACK)
 
 
 def _obstacle(session: Session) -> State | None:

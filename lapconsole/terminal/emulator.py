@@ -170,13 +170,14 @@ class Emulator:
         """Take over the state of a `snapshot`, size included. ValueError, and no change, when it is not one."""
         restore(self, data)
 
-    def copy(self, *, scrollback: bool = True) -> Emulator:
+    def copy(self, *, scrollback: bool = True, still: bool = False) -> Emulator:
         """Another one in the same state that shares nothing that changes. Quick: it copies lists, not cells.
 
-        Without `scrollback` it has none: a long one costs much to rewrap.
+        Without `scrollback` it has none: a long one costs much to rewrap. A `still` one is for `repaint` and must not
+        be fed: it leaves out what no repaint shows.
         """
         twin = copy.copy(self)
-        twin.screen = self.screen.copy(scrollback=scrollback)
+        twin.screen = self.screen.copy(scrollback=scrollback, still=still)
         twin.modes = copy.copy(self.modes)
         twin.palette, twin.saved_modes = self.palette.copy(), self.saved_modes.copy()
         twin.titles, twin.charsets = self.titles.copy(), self.charsets.copy()

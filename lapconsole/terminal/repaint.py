@@ -26,7 +26,7 @@ def repaint(emulator: Emulator, scrollback: int) -> bytes:
     screen = emulator.screen
     painter = _Painter()
     painter.out += [_BEGIN, _NEUTRAL, "\x1b]104\x1b\\"]
-    painter.buffer(screen.primary, _newest(screen, scrollback))
+    painter.buffer(screen.primary, _newest(screen, scrollback), anew=scrollback > 0)
     if screen.buffer is screen.alternate:
         painter.out.append("\x1b[?1049h")  # this saves the cursor, which is now where the program's saved one is
         painter.neutral()
@@ -72,9 +72,12 @@ class _Painter:
         self.out.append(_NEUTRAL)
         self._style = PLAIN
 
-    def buffer(self, buffer: Buffer, above: list[Row]) -> None:
-        """Write a screen from its top left on, and leave the cursor as its saved one. Rows above it scroll out."""
-        self.out.append("\x1b[H\x1b[2J\x1b[3J" if above else "\x1b[H\x1b[2J")
+    def buffer(self, buffer: Buffer, above: list[Row], *, anew: bool = False) -> None:
+        """Write a screen from its top left on, and leave the cursor as its saved one. Rows above it scroll out.
+
+        With `anew` the rows above are all there are, even if there are none.
+        """
+        self.out.append("\x1b[H\x1b[2J\x1b[3J" if anew else "\x1b[H\x1b[2J")
         rows: list[Row | None] = [*above, *buffer.rows]
         wrapped = False
         for row, following in pairwise([*rows, None]):

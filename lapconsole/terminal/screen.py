@@ -79,11 +79,17 @@ class Screen:
         self._scrolled = False
         self.update_limit()
 
-    def copy(self, *, scrollback: bool = True) -> Screen:
-        """Another screen in the same state, or without the scrollback."""
+    def copy(self, *, scrollback: bool = True, still: bool = False) -> Screen:
+        """Another screen in the same state, or without the scrollback; in a `still` one an unused alternate is blank."""
         twin = copy.copy(self)
         twin.history = self.history.copy() if scrollback else Scrollback(self.history.limit)
-        twin.primary, twin.alternate = self.primary.copy(), self.alternate.copy()
+        if still and self.buffer is self.primary:
+            twin.alternate = Buffer(
+                [Row(self.columns)] * self.lines, copy.copy(self.alternate.saved), self.alternate.kitty_flags.copy()
+            )
+        else:
+            twin.alternate = self.alternate.copy()
+        twin.primary = self.primary.copy()
         twin.buffer = twin.primary if self.buffer is self.primary else twin.alternate
         twin.rows = twin.buffer.rows
         twin.tabs, twin.dirty = self.tabs.copy(), self.dirty.copy()

@@ -86,6 +86,7 @@ class Surface(Widget):
         self.edges = "┊┈"
         self._scrollback = scrollback
         self._coming: Emulator | None = None  # takes a repaint; shown when it has all of it
+        self._size_then: tuple[int, int] | None = None  # of the repaint after that one
         self._follows = True
         self._waiting: deque[bytes] = deque()
         self._taken = 0  # of the first of them
@@ -124,21 +125,28 @@ class Surface(Widget):
         if self._turn is None and self.is_attached:
             self._turn = asyncio.get_running_loop().call_soon(self._work)
 
-    def repaint(self, data: bytes, columns: int, lines: int, *, fresh: bool = True) -> None:
+    def repaint(self, data: bytes, columns: int, lines: int, *, fresh: bool = True) -> bool:
         """Take the whole present state of a terminal of this size. What came before and is not shown yet is dropped.
 
         A `fresh` one is built up out of sight from nothing, and shown when it is complete; else the scrollback that is
-        here stays above it.
+        here, or still coming, stays above it. False when output was dropped that would have gone there.
         """
-        self._waiting.clear()
-        self._taken = self._backlog = 0
-        self._coming = None
-        if fresh or self._follows:
-            self._coming = Emulator(columns, lines, scrollback=self._scrollback)
+        kept = [self._waiting[0]] if self._coming is not None and not fresh else []
+        whole = fresh or len(self._waiting) == len(kept)
+        self._waiting = deque(kept)
+        self._backlog = sum(map(len, kept)) - (self._taken if kept else 0)
+        if kept:
+            self._size_then = (columns, lines)
         else:
-            self.emulator.resize(columns, lines)
+            self._taken = 0
+            self._coming = self._size_then = None
+            if fresh or self._follows:
+                self._coming = Emulator(columns, lines, scrollback=self._scrollback)
+            else:
+                self.emulator.resize(columns, lines)
         self._follows = False
         self.feed(data or b"\x1b[m")
+        return whole
 
     def follow_size(self) -> None:
         """From now on the terminal has the widget's size."""
@@ -182,6 +190,9 @@ class Surface(Widget):
         coming.feed(self._slice())
         if not self._taken:  # the repaint is what the queue began with
             self._coming = None
+            if self._size_then is not None:
+                coming.resize(*self._size_then)
+                self._size_then = None
             self._take_over(coming)
 
     def _take_over(self, coming: Emulator) -> None:

@@ -127,7 +127,11 @@ class TerminalView(Surface, can_focus=True):
             self.key = key
 
     class LookedBack(Message):
-        """The person wants to see what is above the screen."""
+        """The person wants to see what is above the screen; `to_the_top`: all of what is here is seen already."""
+
+        def __init__(self, *, to_the_top: bool) -> None:
+            super().__init__()
+            self.to_the_top = to_the_top
 
     class Refused(Message):
         """Something was typed while somebody else drives, or nobody (`driving` is false)."""
@@ -310,19 +314,23 @@ class TerminalView(Surface, can_focus=True):
 
     def _scroll_back(self, lines: int) -> None:
         review = self.review
-        if lines > 0:
-            self.post_message(self.LookedBack())
         if review is None:
             if lines <= 0 or not self.emulator.scrollback_lines:
+                self._tell_looked_back(lines)
                 return
             review = self._look_back()
         elif lines < 0 and review.lines_back + lines <= 0:
             self._renew(review)
         review.scroll(lines)
+        self._tell_looked_back(lines)
         if self.mode is Mode.LIVE and not review.lines_back:
             self.show_live()
         else:
             self._review_moved()
+
+    def _tell_looked_back(self, lines: int) -> None:
+        if lines > 0:
+            self.post_message(self.LookedBack(to_the_top=self.review is not None and not self.review.top))
 
     def show_live(self) -> None:
         """Go back to the live screen."""
@@ -379,8 +387,8 @@ class TerminalView(Surface, can_focus=True):
     # Search
 
     def _begin_search(self) -> None:
-        self.post_message(self.LookedBack())
         self._look_back()
+        self._tell_looked_back(1)
         self.needle = ""
         self._enter(Mode.SEARCH)
 
@@ -530,8 +538,8 @@ class TerminalView(Surface, can_focus=True):
         elif key == "o":
             self._ask("links")
         elif key == "s":
-            self.post_message(self.LookedBack())
             self._look_back()
+            self._tell_looked_back(1)
             self._enter(Mode.SCROLLBACK)
         elif key == "slash":
             self._begin_search()
@@ -554,6 +562,7 @@ class TerminalView(Surface, can_focus=True):
         review = self._look_back()
         if not review.lines_back:
             self._renew(review)
+        before = review.top
         wish = review.key(key)
         if wish is Wish.SEARCH:
             self._begin_search()
@@ -563,6 +572,7 @@ class TerminalView(Surface, can_focus=True):
             self.show_live()
             self.copy(text)
         else:
+            self._tell_looked_back(before - review.top)
             self._review_moved()
 
     @property

@@ -45,7 +45,7 @@ def activity_parts(session: Session, look: Look) -> Parts:
 def call_parts(session: Session, look: Look) -> Parts:
     """`▲ waiting`, `✗ crashed`: why the agent needs a person, in at most ten cells; nothing when it does not."""
     activity = session.activity
-    if activity is None or not session.needs_you:
+    if activity is None or not session.calls:
         return ()
     glyph, tone = _mark(activity, look.glyphs)
     return ((f"{glyph} {'waiting' if activity.state == 'waiting_for_input' else activity.reason}", tone),)

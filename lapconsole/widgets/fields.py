@@ -9,12 +9,14 @@ from types import MappingProxyType
 from lapconsole.client.models import Agent, Session
 from lapconsole.keys import Keymap
 from lapconsole.widgets.activity import words_since
+from lapconsole.widgets.findings import top_lines
 from lapconsole.widgets.parts import Look, Parts, wrap_parts
 from lapconsole.widgets.phase_bar import phase_parts, status_parts
 from lapconsole.widgets.words import age, clean, clean_lines, duration
 
 MASK = "********"
 LABEL = 17
+MOST_TROUBLE = 7
 _MODES = {"drive": "drives", "watch": "watches"}
 
 Field = tuple[str, str]
@@ -61,9 +63,23 @@ def failure_lines(session: Session, look: Look, width: int, keymap: Keymap, scop
     for line in clean_lines(reason):
         lines.extend(wrap_parts(("  ", "plain"), line, "strong" if session.status == "failed" else "plain", width))
     read = ("table.open", "open it, with its log") if scope == "sessions" else ("session.log", "read its log")
-    cures = (read, (f"{scope}.restart", "restart it"), (f"{scope}.delete", "delete it"))
+    rest = (("diagnose", "diagnose it"), ("restart", "restart it"), ("delete", "delete it"))
+    cures = (read, *((f"{scope}.{action}", words) for action, words in rest))
     hints = (((f"  {keymap.first(action)}", "key"), (f" {words}", "muted")) for action, words in cures)
     lines.append(tuple(part for hint in hints for part in hint))
+    return [*lines, ()]
+
+
+def trouble_lines(session: Session, look: Look, width: int, keymap: Keymap, scope: str) -> list[Parts]:
+    """What is wrong with a session, how to mend it, and what to press; empty for one that is well."""
+    if not session.issues or session.status == "dead":
+        return []
+    lines = top_lines(session.issues, look, width, MOST_TROUBLE)
+    if session.status != "failed":  # it has keys of its own
+        cures = ((f"{scope}.diagnose", "diagnose it"), (f"{scope}.restart", "restart it"))
+        lines.append(
+            tuple(p for key, words in cures for p in ((f"  {keymap.first(key)}", "key"), (f" {words}", "muted")))
+        )
     return [*lines, ()]
 
 

@@ -36,7 +36,10 @@ def status_glyph(session: Session, look: Look) -> str:
 
 
 def status_parts(session: Session, look: Look) -> Parts:
-    """`● ready`, or why its agent needs a person: at most ten cells for the statuses of seed 000."""
+    """`● ready`, `✗ trouble`, or why its agent needs a person: at most ten cells for the statuses of seed 000."""
+    if session.status == "ready" and session.trouble is not None:
+        bad = session.trouble.severity == "high"
+        return ((f"{look.glyphs.failed if bad else look.glyphs.stuck} trouble", "bad" if bad else "warn"),)
     if call := call_parts(session, look):
         return call
     return ((f"{status_glyph(session, look)} {session.status or 'unknown'}", status_tone(session, look.now)),)

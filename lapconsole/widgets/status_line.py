@@ -51,9 +51,12 @@ def _retry(link: Link, now: datetime) -> str:
 
 
 def count_parts(counts: Mapping[str, int], needing: int, stuck: int, look: Look) -> Parts:
-    """`1 needs you · 2 failed · 1 too long · 3 creating · 41 ready`; nothing is counted twice or said of none."""
+    """`1 needs you · 2 failed · 1 too long · 3 creating · 41 ready`; nothing is said of none.
+
+    `counts` are of sessions that need nobody, `stuck` of them are coming up too long.
+    """
     creating = max(0, counts.get("creating", 0) - stuck)
-    ready = max(0, counts.get("ready", 0) - needing)
+    ready = counts.get("ready", 0)
     shown = [
         (f"{needing} need{'s' * (needing == 1)} you", "warn", needing),
         (f"{counts.get('failed', 0)} failed", "bad", counts.get("failed", 0)),
@@ -69,7 +72,8 @@ def count_parts(counts: Mapping[str, int], needing: int, stuck: int, look: Look)
 
 
 class StatusLine(Widget):
-    """One line at every size. Parts give way in this order: clock, breadcrumb, healthy counts, reasons, faults."""
+    """One line at every size. Parts give way in this order: clock, that all is isolated, breadcrumb, healthy counts,
+    what is amiss with the walls, reasons, faults."""
 
     def __init__(self, label: str) -> None:
         super().__init__()
@@ -79,19 +83,34 @@ class StatusLine(Widget):
         self._variants: list[tuple[Parts, Parts]] = []
 
     def show(
-        self, link: Link, counts: Mapping[str, int], needing: int, stuck: int, errors: int, crumb: str, look: Look
+        self,
+        link: Link,
+        counts: Mapping[str, int],
+        needing: int,
+        stuck: int,
+        errors: int,
+        crumb: str,
+        look: Look,
+        walls: Parts = (),
     ) -> None:
-        """Take over what is to be told; the line is drawn again only when it reads differently."""
+        """Take over what is to be told; the line is drawn again only when it reads differently.
+
+        `walls` say how the sandboxes are shut in.
+        """
         full, brief = link_parts(link, look), link_parts(link, look, brief=True)
         where: Parts = ((f"{crumb}  ", "strong"),) if crumb else ()
         told = count_parts(counts, needing, stuck, look)
         faults = count_parts({"failed": counts.get("failed", 0)}, needing, stuck, look)
         wrong: Parts = ((f"   ! {errors}", "bad"),) if errors else ()
         clock: Parts = ((look.now.strftime("   %H:%MZ"), "muted"),)
+        shut: Parts = ((f" {look.glyphs.dot} ", "muted"), *walls) if walls else ()
+        amiss = shut if any(name != "muted" for _, name in walls) else ()
         variants = [
-            ((*where, *full), (*told, *wrong, *clock)),
-            ((*where, *full), (*told, *wrong)),
-            (full, (*told, *wrong)),
+            ((*where, *full, *shut), (*told, *wrong, *clock)),
+            ((*where, *full, *shut), (*told, *wrong)),
+            ((*where, *full, *amiss), (*told, *wrong)),
+            ((*full, *amiss), (*told, *wrong)),
+            ((*full, *amiss), (*faults, *wrong)),
             (full, (*faults, *wrong)),
             (brief, (*faults, *wrong)),
             (brief, wrong),

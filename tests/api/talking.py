@@ -1,7 +1,8 @@
 """A stand-in for the server of an agent that answers messages (LAP harness 2), which does what its last text says.
 
-`hold` waits for `released`, `vanish` cuts all connections, `refuse` answers 500, `lost` 404 as one that does not know
-the session, `garbage` no JSON, `empty` nothing, `fail` answers with an error in its info; else it echoes.
+`hold` waits for `released`, `vanish` cuts all connections, `swallow` does too and forgets the message, `refuse` answers
+500, `odd` 400, `lost` 404 as one that does not know the session, `garbage` no JSON, `empty` nothing, `fail` answers with
+an error in its info; else it echoes.
 """
 
 import asyncio
@@ -45,6 +46,8 @@ class TalkingHarness(Harness):
         self.listing = True
         self.hearing = True
         self.aborted = 0
+        self.deaf = 0
+        """How many aborts it does not heed."""
         self._well = True
         self._listeners: set[asyncio.Queue[dict[str, Any] | None]] = set()
         self._numbers = itertools.count(1)
@@ -118,11 +121,14 @@ class TalkingHarness(Harness):
     async def _message(self, request: Request) -> Response:
         body = await request.json()
         text = [part.get("text") for part in body["parts"]][-1]
-        if text == "vanish":
+        if text in ("vanish", "swallow"):
             self.vanish()
-        if text in ("refuse", "lost", "garbage", "empty"):
+        if text == "swallow":
+            return Response("")
+        if text in ("refuse", "odd", "lost", "garbage", "empty"):
             self.got.append(body)
             return {
+                "odd": JSONResponse({"error": "not a message: it is odd"}, 400),
                 "refuse": JSONResponse({"error": "the model said no"}, 500),
                 "lost": JSONResponse(NOT_FOUND, 404),
                 "garbage": Response("<html>"),
@@ -149,7 +155,10 @@ class TalkingHarness(Harness):
 
     async def _abort(self, _request: Request) -> Response:
         self.aborted += 1
-        self.released.set()
+        if self.deaf:
+            self.deaf -= 1
+        else:
+            self.released.set()
         return JSONResponse({"ok": True})
 
     async def _events(self, _request: Request) -> Response:

@@ -337,6 +337,18 @@ class TestPassage:
         assert after["response"]["parts"][0]["text"] == "echo: hello"
         assert after["last_seen_at"] and after["title_preview"] == "hello"
 
+    async def test_a_slash_at_the_end_makes_no_other_call_of_it(
+        self, platform: Platform, session: dict[str, Any]
+    ) -> None:
+        body = {"parts": [{"type": "text", "text": "hello"}]}
+        response = await self.call(platform, session, "POST", f"session/{SESSION}/message/", json=body)
+        assert response.status_code == 200
+        assert (await platform.session(session))["title_preview"] == "hello"
+
+    async def test_an_address_too_long(self, platform: Platform, session: dict[str, Any]) -> None:
+        response = await self.call(platform, session, "GET", "anything/" + "|" * 30_000)
+        assert response.status_code in (400, 414, 502)
+
     async def test_its_own_model_wins(
         self, platform: Platform, harness: TalkingHarness, session: dict[str, Any]
     ) -> None:

@@ -270,6 +270,28 @@ class TestTrouble:
         assert (await platform.session(session))["status"] == "ready"
         assert (await say(platform, session, "again")).status_code == 200
 
+    async def test_what_the_harness_cannot_read_is_the_caller_s_fault(
+        self, platform: Platform, session: dict[str, Any]
+    ) -> None:
+        response = await say(platform, session, "odd")
+        assert (response.status_code, response.json()["code"]) == (400, "INVALID")
+        assert "it is odd" in response.json()["error"]
+
+    async def test_one_that_never_arrived_is_not_taken_for_answered(
+        self, platform: Platform, harness: TalkingHarness, session: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(turns, "ARRIVAL_SECONDS", 0.2)
+        assert (await say(platform, session, "first")).status_code == 200
+        response = await say(platform, session, "swallow")
+        assert response.status_code == 502
+        assert (await say(platform, session, "next")).json() == harness.said[-1]
+        async with platform.app.state.services.database.read() as tx:
+            from backend.store import messages as store
+
+            states = {rules.text_of(row["parts"]): row["state"] for row in await store.of(tx, session["id"])}
+        assert states["swallow"] == store.FAILED
+        assert (states["first"], states["next"]) == (store.DONE, store.DONE)
+
     @pytest.mark.parametrize("text", ["lost", "garbage", "empty"])
     async def test_signs_of_a_dead_harness(self, platform: Platform, session: dict[str, Any], text: str) -> None:
         response = await say(platform, session, text)
@@ -382,6 +404,17 @@ class TestAbort:
         response = await platform.http.post(f"{SESSIONS}/{session['id']}/abort")
         assert (response.status_code, response.json()) == (200, {"ok": True})
         assert (await task).status_code == 200
+        assert harness.aborted == 1
+
+    async def test_a_turn_that_has_yet_to_reach_the_agent(
+        self, platform: Platform, harness: TalkingHarness, session: dict[str, Any]
+    ) -> None:
+        harness.deaf = 2
+        task = asyncio.create_task(say(platform, session, "hold"))
+        await until(lambda: harness.held, "it is being answered")
+        assert (await platform.http.post(f"{SESSIONS}/{session['id']}/abort")).status_code == 200
+        assert (await task).status_code == 200
+        assert harness.aborted == 3
 
 
 class TestFirstMessage:
@@ -477,6 +510,28 @@ class TestRestart:
 
 
 class TestPlatformRestart:
+    async def test_a_message_that_did_not_arrive(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(turns, "ARRIVAL_SECONDS", 0.2)
+        harness = TalkingHarness()
+        sandboxes = Sandboxes(settings.data_dir / "sandboxes", harness.url)
+        async with harness.running():
+            first = Platform(settings, harness, sandboxes)
+            async with first.http, first.server.running():
+                session = await first.ready(await talker(first))
+                task = asyncio.create_task(say(first, session, "hold"))
+                await until(lambda: harness.held, "it is being answered")
+                first.app.state.services.messages.close()
+                await task
+            harness.said.clear()  # as if it had been killed before
+            second = Platform(settings, harness, sandboxes)
+            async with second.http, second.server.running():
+                after = await second.until(session, lambda now: now["warnings"], "it is told")
+                assert "an answer was lost" in after["warnings"][0]
+                assert "send it again" in after["warnings"][0]
+                harness.released.set()
+                assert (await say(second, session, "next")).status_code == 200
+            await harness.aclose()
+
     async def test_an_answer_is_found_afterwards(self, settings: Settings) -> None:
         harness = TalkingHarness()
         sandboxes = Sandboxes(settings.data_dir / "sandboxes", harness.url)

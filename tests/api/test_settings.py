@@ -9,7 +9,7 @@ import pytest
 
 from backend.settings import Settings, SettingsError
 
-FAMILIES = ("CONTAINER_ENV_", "LAP_", "LITELLM_")
+FAMILIES = ("CONTAINER_ENV_", "LAP_", "LINEAR_", "LITELLM_", "HARNESS_")
 SINGLE = ("MASTER_KEY", "ENCRYPTION_KEY", "DATABASE_URL", "BIND_HOST", "PORT", "GIT_TOKEN", "IDLE_TIMEOUT_MS")
 
 
@@ -156,3 +156,14 @@ def test_a_lost_encryption_key_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "platform.db").touch()
     with pytest.raises(SettingsError, match="set ENCRYPTION_KEY"):
         Settings.load(data_dir=tmp_path).with_keys()
+
+
+def test_linear_and_the_signing_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, LINEAR_API_BASE="http://127.0.0.1:4100/", LINEAR_CLIENT_SECRET="s3cret-of-linear")
+    assert (settings.linear_app_base, settings.linear_api_base) == ("https://linear.app", "http://127.0.0.1:4100")
+    assert "s3cret" not in repr(settings)
+    with pytest.raises(SettingsError, match="HARNESS_TOKEN_SIGNING_KEY: must have at least 16 characters"):
+        load(monkeypatch, HARNESS_TOKEN_SIGNING_KEY="short-key")
+    monkeypatch.setenv("HARNESS_TOKEN_SIGNING_KEY", "long enough a key")
+    with pytest.raises(SettingsError, match="LINEAR_API_BASE: must be an http or https URL"):
+        load(monkeypatch, LINEAR_API_BASE="ftp://linear")

@@ -75,7 +75,7 @@ def _session(cipher: Cipher, number: int, at: datetime) -> dict[str, Any]:
 
 
 def revive(settings: Settings) -> None:
-    """Let the newest sessions be ready, in the table only: nothing looks after them until the reconciler's next tick."""
+    """Let the newest sessions be ready, in the table only: nothing looks after them until the reconciler's tick."""
     with contextlib.closing(sqlite3.connect(settings.database_path)) as connection, connection:
         newest = f"SELECT id FROM session ORDER BY created_at DESC LIMIT {READY}"
         connection.execute(
@@ -188,8 +188,8 @@ async def test_with_many_sessions(tmp_path: Path) -> None:
             f"\nwith {SESSIONS} sessions: list of 50 {listed:.2f} ms (limit {LIST_MS:g}) and {list_rate:.0f}/s (limit "
             f"{LIST_RATE}), of the ready ones {deep:.2f} ms; one {got:.2f} ms (limit {ONE_MS:g}) and {one_rate:.0f}/s; "
             f"create answered {creation:.2f} ms (limit {CREATE_MS:g}), worst {max(created):.1f} ms; at most "
-            f"{memory:.0f} MB (limit {RSS_MB}); ready to serve {statistics.median(starts):.2f} s after the start (limit "
-            f"{START_SECONDS:g}), worst {max(starts):.2f} s"
+            f"{memory:.0f} MB (limit {RSS_MB}); ready to serve {statistics.median(starts):.2f} s after the "
+            f"start (limit {START_SECONDS:g}), worst {max(starts):.2f} s"
         )
     finally:
         with contextlib.closing(sqlite3.connect(settings.database_path)) as connection, connection:

@@ -153,6 +153,13 @@ def test_diagnose_prints_and_exits_with_what_it_found(platform: Script, env: Env
     assert "pod_not_ready_old (med): slow\n  → describe it\n" in done.stdout and "last [2J words" in done.stdout
     done = run(LAP, "diagnose", ID, "--json", env=env)
     assert done.returncode == 3 and json.loads(done.stdout)["detected_issues"] == [issue]
+    hint = {"code": "clone_failed", "severity": "high", "message": "no branch", "evidence": ["git said: no"]}
+    platform.diagnosis = {"detected_issues": [issue], "hints": [hint]}
+    done = run(LAP, "diagnose", ID, env=env)
+    assert "clone_failed (high): no branch\n  > git said: no\npod_not_ready_old (med)" in done.stdout
+    platform.diagnosis = {"detected_issues": [], "hints": [hint]}
+    done = run(LAP, "diagnose", ID, env=env)
+    assert done.returncode == 3 and "no issues" not in done.stdout
     platform.diagnosis = {"detected_issues": []}
     done = run(LAP, "diagnose", ID, env=env)
     assert done.returncode == 0 and "no issues detected" in done.stdout

@@ -32,13 +32,14 @@ class Platform:
         self._process: subprocess.Popen[bytes] | None = None
         self.http: httpx.AsyncClient
 
-    async def start(self) -> None:
+    async def start(self, *module: str) -> None:
+        """Start it, or `module` with arguments of its own in its place."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         # What the shell of whoever runs the tests has set must not matter.
         env = {key: value for key, value in os.environ.items() if not key.startswith(("LAP_", "LITELLM", "MASTER"))}
         with (self.data_dir / "platform.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "backend", "--port", "0", "--data-dir", str(self.data_dir)],
+                [sys.executable, "-m", *(module or ["backend"]), "--port", "0", "--data-dir", str(self.data_dir)],
                 env=env | self._env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -82,6 +83,13 @@ class Platform:
         for session in (await self.http.get(f"{API}/sessions", params={"limit": 200})).json():
             await self.http.delete(f"{API}/sessions/{session['id']}")
         assert await self.end() == 0, self.log()
+
+    async def killed(self) -> None:
+        """Waits until the process has ended by SIGKILL."""
+        await until(lambda: not self.running, "the platform is killed", 60)
+        assert self._process is not None
+        assert self._process.returncode == -signal.SIGKILL, self.log()
+        await self.http.aclose()
 
     @property
     def pid(self) -> int:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from backend.domain.phases import step
+from backend.domain.phases import PHASES
 from tests.e2e.programs import API, Platform, processes_of
 from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 
-SLOW = "sh -c 'sleep 0.3; exec bash --norc --noprofile'"
+FILE = {"name": "note", "sandbox_path": "~/note", "content": "aGVsbG8=", "content_type": "text/plain"}
 
 
 async def stats(platform: Platform) -> dict[str, Any]:
@@ -44,22 +44,35 @@ async def in_balance(platform: Platform) -> None:
     await until(balanced, "rows and processes match", 60)
 
 
-@pytest.mark.parametrize("phase", ["creating_sandbox", "waiting_harness", "cloning_repo", "harness_listening", "ready"])
-async def test_killed_during_a_bring_up(tmp_path: Path, repository: Path, phase: str) -> None:
-    platform = Platform(tmp_path / "data", {"LAP_HARNESS_COMMAND_CLAUDE_CODE": SLOW})
-    await platform.start()
+STEPS = [
+    *(("after", phase) for phase in PHASES),
+    ("before", "creating_sandbox"),  # a row that nothing was done for
+    ("before", "sandbox_url"),  # a sandbox that its row does not tell of
+    ("before", "harness_ready"),
+    ("before", "ready"),  # set up, and nobody knows
+]
+
+
+@pytest.mark.parametrize(("when", "what"), STEPS)
+async def test_killed_during_a_bring_up(tmp_path: Path, repository: Path, when: str, what: str) -> None:
+    """Its successor brings the session up; it is whole, and can be restarted and ended."""
+    platform = Platform(tmp_path / "data")
+    await platform.start("tests.e2e.killed_at", when, what)
     try:
-        agent = await platform.create_agent(repo_url=str(repository))
+        agent = await platform.create_agent(
+            repo_url=str(repository), requirements="# none", sandbox_files=[FILE] if what == "injecting_files" else []
+        )
         session = await platform.create_session(agent)
-        while step((await platform.session(session["id"]))["phase"]) < step(phase):
-            pass
-        await platform.end(signal.SIGKILL)
+        await platform.killed()
         await platform.start()
         await in_balance(platform)
         session = await platform.session(session["id"])
         assert session["status"] == "ready", session["failure_reason"]
         response = await platform.http.post(f"{API}/sessions/{session['id']}/restart")
         assert response.status_code == 200, response.text
+        await in_balance(platform)
+        await platform.http.delete(f"{API}/sessions/{session['id']}")
+        await platform.nothing_left(session)
         await in_balance(platform)
     finally:
         await platform.close()

@@ -234,7 +234,7 @@ async def test_agents(name: str, tmp_path: Path) -> None:
             env["LAP_HARNESS_COMMAND_CLAUDE_CODE"] = "opencode"
             provider = {
                 "npm": "@ai-sdk/openai-compatible",
-                "options": {"baseURL": f"{model.url}/v1", "apiKey": "none"},
+                "options": {"baseURL": "{env:LITELLM_API_BASE}/v1", "apiKey": "{env:LITELLM_API_KEY}"},
                 "models": {"loopback-1": {"limit": {"context": 100_000, "output": 8_000}}},
             }
             more["OPENCODE_CONFIG_CONTENT"] = json.dumps({**OPENCODE, "provider": {"loopback": provider}})

@@ -139,7 +139,7 @@ async def test_the_platform_ends_with_a_terminal_that_is_stuck(platform: Platfor
     """The harness answers nothing any more: neither the close of one viewer nor the request of another."""
     session = await platform.ready(await platform.create_agent())
     async with attached(session) as viewer:
-        await viewer.shows("#")
+        await viewer.shows("bash-")
         stopped = processes_of(platform.sandbox(session))
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)

@@ -354,6 +354,18 @@ async def test_a_server_that_is_killed_in_a_turn_is_seen_at_once_and_started_ane
     assert "starting it anew" in agent.harness.log()
 
 
+async def test_who_leaves_while_the_server_is_started_anew_does_not_stop_that(agent: Agent) -> None:
+    os.kill((await agent.harness.state())["agent"]["pid"], signal.SIGKILL)
+    await agent.harness.until(lambda state: not state["agent"]["running"])
+    with pytest.raises(httpx.ReadTimeout):
+        await agent.harness.http.get(f"/session/{agent.session}/message", timeout=0.2)
+    async with agent.listening() as events:
+        assert "lychee" in text_of(await agent.say("Say lychee"))
+        await events.until("session.idle", sessionID=agent.session)
+    state = await agent.harness.state()
+    assert (state["activity"]["state"], state["session"]) == ("idle", agent.session)
+
+
 async def test_a_deleted_session_is_gone_and_sigterm_leaves_no_process(tmp_path: Path, agent: Agent) -> None:
     async with started(tmp_path / "sandbox", agent.id) as other:
         assert (await other.call("DELETE")).status_code == 200

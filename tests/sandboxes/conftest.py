@@ -12,11 +12,12 @@ import pytest
 
 from backend.sandboxes.contract import Sandbox, SandboxSpec
 from backend.sandboxes.local import limits, namespaces
+from backend.sandboxes.local import walls as walls_of
 from backend.sandboxes.local.driver import LocalDriver
 from backend.sandboxes.local.limits import Limits
 
 STAND_IN = (sys.executable, "-S", "-P", str(Path(__file__).with_name("stand_in.py")))
-WALLS = ("all", "namespace", "groups", "none")
+WALLS = ("walls", "all", "namespace", "groups", "none")
 
 Ask = Callable[..., Any]
 MakeDriver = Callable[..., LocalDriver]
@@ -101,9 +102,14 @@ async def make_driver(data_dir: Path) -> AsyncIterator[MakeDriver]:
 def walls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which walls the driver may find on this machine."""
 
+    async def no_walls(directory: Path) -> walls_of.Walls:
+        return walls_of.Walls(None, directory, "switched off")
+
     async def no_namespace() -> namespaces.Namespace:
         return namespaces.Namespace((), "no PID namespace: switched off")
 
+    if request.param != "walls":
+        monkeypatch.setattr(walls_of, "probe", no_walls)
     if request.param in {"groups", "none"}:
         monkeypatch.setattr(namespaces, "probe", no_namespace)
     if request.param in {"namespace", "none"}:

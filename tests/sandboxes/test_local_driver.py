@@ -28,7 +28,11 @@ DAEMON = f"env -i setsid sh -c '{SLEEP} >/dev/null 2>&1 </dev/null & echo $!'"
 
 
 def record_of(data_dir: Path, name: str = "one") -> Any:
-    return json.loads((data_dir / "sandboxes" / name / "sandbox.json").read_text())
+    return json.loads(record_file(data_dir, name).read_text())
+
+
+def record_file(data_dir: Path, name: str = "one") -> Path:
+    return data_dir / "sandboxes" / name / ".driver" / "sandbox.json"
 
 
 def all_daemons() -> set[int]:
@@ -73,9 +77,9 @@ async def test_a_sandbox_gets_what_it_needs_and_nothing_else(
     assert (info["pid"] == 1) == sandbox.isolation["pid_namespace"]
     for path in (root, root / "home", root / "tmp", root / "rootfs"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
-    assert stat.S_IMODE((root / "sandbox.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE(record_file(data_dir).stat().st_mode) == 0o600
     assert stat.S_IMODE((root / "log").stat().st_mode) == 0o600
-    assert "token-of-one" not in (root / "sandbox.json").read_text()
+    assert "token-of-one" not in record_file(data_dir).read_text()
     assert sandbox.name == "one"
     assert await driver.list() == ["one"]
 
@@ -332,7 +336,7 @@ async def test_a_forged_record_harms_nobody(driver: LocalDriver, data_dir: Path,
                 "start_ticks": 1,
                 "cgroups": ["/sys/fs/cgroup", "/sys/fs/cgroup/pids"],
             }
-            (data_dir / "sandboxes" / "one" / "sandbox.json").write_text(json.dumps(forged))
+            record_file(data_dir).write_text(json.dumps(forged))
             assert await driver.state("one") is SandboxState.GONE
             await driver.delete("one")
             assert bystander.poll() is None
@@ -345,8 +349,8 @@ async def test_a_forged_record_harms_nobody(driver: LocalDriver, data_dir: Path,
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"name": "one"}', "[" * 60_000])
 async def test_a_broken_record_is_no_hindrance(driver: LocalDriver, data_dir: Path, content: str) -> None:
     root = data_dir / "sandboxes" / "one"
-    root.mkdir(parents=True)
-    (root / "sandbox.json").write_text(content)
+    record_file(data_dir).parent.mkdir(parents=True)
+    record_file(data_dir).write_text(content)
     assert await driver.state("one") is SandboxState.GONE
     assert await driver.list() == ["one"]
     await driver.delete("one")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lapconsole.app import LapConsole
+from lapconsole.client.egress import Walls
 from lapconsole.client.models import PHASES, Agent, Event, EventPage, Session
 from lapconsole.connection import Address
 from lapconsole.live.model import Link, LinkState
@@ -50,7 +51,12 @@ class ScriptedPlatform:
     """Answers calls from a script, by method name: a value to return, or an error to raise. Keeps what was called."""
 
     def __init__(self, **script: Any) -> None:
-        self.script: dict[str, Any] = {"sandbox_logs": "", "event_log": EventPage((), None), **script}
+        self.script: dict[str, Any] = {
+            "sandbox_logs": "",
+            "event_log": EventPage((), None),
+            "walls": Walls(),
+            **script,
+        }
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
 
     def __getattr__(self, name: str) -> Any:

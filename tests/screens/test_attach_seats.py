@@ -49,7 +49,7 @@ async def test_alone_one_drives_at_once(size: tuple[int, int]) -> None:
         assert it.harness.told[0] == {
             "type": "hello",
             "name": attachment.viewer_name(),
-            "mode": "watch",
+            "mode": "offer",
             "cols": columns,
             "rows": rows,
             "scrollback": 0,

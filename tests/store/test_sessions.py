@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from backend.store import agents, events, sessions
+from backend.domain.agents import supports_tui
+from backend.store import agents, events, sessions, views
 from backend.store.database import Database, Row
 from tests.rows import agent_row, session_row
 
@@ -160,3 +161,39 @@ async def test_which_are_recorded_and_whose_a_sandbox_is(database: Database) -> 
         assert row is not None
         assert row["id"] == "s3"
         assert await sessions.of_sandbox(tx, "nobody") is None
+
+
+async def test_told_is_what_the_row_shows_also_after_a_change(database: Database) -> None:
+    full = {
+        "recording": True,
+        "isolation": {"limits": {"memory_mb": 1}},
+        "terminal": {"title": '\u2028 \x00 "'},
+        "activity": {"state": "idle"},
+        "response": {"parts": []},
+        "attached": [{"name": "me"}],
+        "viewers": 3,
+        "skill_ids": ["k"],
+        "issues": [],
+        "log_tail": "not shown",
+        "tty_token": "enc:v1:token",
+    }
+    async with database.begin() as tx:
+        await sessions.add(tx, session_row("full", **full))
+
+    async def told_and_row() -> tuple[sessions.Told, Row]:
+        async with database.read() as tx:
+            told, row = await sessions.told(tx, "full"), await sessions.get(tx, "full")
+            (first, *_) = await sessions.page_told(tx, limit=10, agent_id="a1", statuses=["ready", "creating"])
+        assert told is not None and row is not None
+        assert first == told
+        return told, row
+
+    for values in ({}, {"title": "other", "recording": False}, {"response": {"truncated": True}}, {"activity": None}):
+        if values:
+            await change(database, "full", values=values)
+        told, row = await told_and_row()
+        assert json.loads(told.text) == views.session(row)
+        truncated = "truncated" in (row["response"] or {})
+        assert told[1:] == (row["id"], row["status"], supports_tui(row["harness_id"]), row["tty_token"], truncated)
+    async with database.read() as tx:
+        assert await sessions.told(tx, "nobody") is None

@@ -5,6 +5,7 @@ import contextlib
 
 import pytest
 
+from backend.vault import http1_server
 from tests.vault.conftest import REAL, Box, reach
 from tests.vault.servers import Server, Trust
 from tests.vault.test_egress import AUTHORIZATION, ask, refused
@@ -196,6 +197,15 @@ async def test_a_server_that_is_left_hears_of_it(box: Box, server: Server) -> No
             await asyncio.sleep(0.01)
         writer.transport.abort()
         await server.gone.wait()
+
+
+async def test_slow_heads_end(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1_server, "HEAD_SECONDS", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", box.port)
+    writer.write(b"GET http://a.test/ HTTP/1.1\r\nHost: a.t")
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    writer.close()
 
 
 async def test_100_continue(box: Box, server: Server) -> None:

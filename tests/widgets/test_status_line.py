@@ -39,8 +39,8 @@ def test_counts_say_nothing_twice_and_nothing_of_none() -> None:
     assert plain(count_parts({"failed": 2, "creating": 3, "ready": 41, "dead": 9}, 0, 1, LOOK)) == (
         "2 failed · 1 too long · 2 creating · 41 ready"
     )
-    assert plain(count_parts({"failed": 1, "ready": 3}, 2, 0, LOOK)) == "2 need you · 1 failed · 1 ready"
-    assert plain(count_parts({"ready": 1}, 1, 0, LOOK)) == "1 needs you"
+    assert plain(count_parts({"failed": 1, "ready": 1}, 2, 0, LOOK)) == "2 need you · 1 failed · 1 ready"
+    assert plain(count_parts({"ready": 0}, 1, 0, LOOK)) == "1 needs you"
     assert plain(count_parts({"dead": 9}, 0, 0, LOOK)) == ""
 
 

@@ -28,6 +28,8 @@ MAX_QUEUED = 65_536
 """Bytes a viewer may lag behind before it is skipped."""
 FLOOD_BYTES = 524_288
 """A second, of output that is a flood if it goes on."""
+LINE_BYTES = 64
+"""What the end of a line counts for, beside itself: to scroll costs a terminal as much as so many characters."""
 FLOOD_BURST = 262_144
 """Bytes that come whole before it is taken for one."""
 FRAME_SECONDS = 1 / 30
@@ -118,7 +120,7 @@ class Viewer(asyncio.Protocol):
         """Sends live output, at once or when the connection can take it."""
         if self._stale:
             self._skipped += len(data)
-        elif self._allows(len(data)):
+        elif self._allows(len(data) + LINE_BYTES * data.count(b"\n")):
             self._put(data, len(data))
         else:
             self._skipped += len(data)

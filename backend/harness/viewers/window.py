@@ -8,7 +8,7 @@ how long it takes, and the rest is kept here, where it can be dropped for a repa
 import math
 from collections import deque
 
-DELAY_SECONDS = 0.15
+DELAY_SECONDS = 0.05
 """On top of the shortest time a viewer has needed so far."""
 FIRST = 8_192
 """A window smaller than this has shrunk: the link is thin."""
@@ -35,8 +35,8 @@ class Window:
         return self._told and self._sent - self._got >= self.size
 
     def queue_limit(self, most: int) -> int:
-        """How many bytes may wait to be sent before a repaint is the better way: `most`, less on a thin link."""
-        return LEAST_QUEUED if self.size < FIRST else most
+        """How many bytes may wait to be sent before a repaint is the better way: no more than are on their way."""
+        return min(most, max(LEAST_QUEUED, self.size)) if self._told else most
 
     def sent(self, size: int, now: float) -> None:
         """Output has been sent."""

@@ -9,23 +9,41 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from weakref import WeakValueDictionary
 
 from backend.sandboxes.contract import Inspection, Rescue, Sandbox, SandboxError, SandboxSpec, SandboxState
-from backend.sandboxes.local import ending, inspecting, launch, limits, logs, namespaces, processes, record, rescuing
+from backend.sandboxes.local import (
+    ending,
+    inspecting,
+    launch,
+    limits,
+    logs,
+    namespaces,
+    processes,
+    record,
+    rescuing,
+    seccomp,
+    visible,
+)
+from backend.sandboxes.local import walls as walls_of
+from backend.sandboxes.local.disk import DiskWatch
 from backend.sandboxes.local.limits import Held, Limits
 from backend.sandboxes.local.namespaces import Namespace
+from backend.sandboxes.local.network import PROXY, Connect, Network, Networks
 from backend.sandboxes.local.processes import Process
 from backend.sandboxes.local.record import Record
+from backend.sandboxes.local.walls import Walls
 
 T = TypeVar("T")
 
 LOG_FILE = "log"
+NO_NETWORK = "no network: the vault is off (LAP_VAULT), and LAP_ISOLATION=off would open the machine's"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _BACKLOG = 128
 """Connections that may wait until the harness accepts."""
@@ -52,10 +70,21 @@ _NEXT_STEPS = {
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What this machine offers, as found out once: walls, or the namespace that takes their place."""
+
+    walls: Walls
+    namespace: Namespace
+
+
 class LocalDriver:
     """See contract.SandboxDriver. Directories are `<data_dir>/sandboxes/<name>/`.
 
-    `grace_seconds` is how long a harness may take to end its agent before everything is killed.
+    `grace_seconds` is how long a harness may take to end its agent before everything is killed. `isolation` says what
+    to do about walls: take them where they can be had, require them, or do without. Behind walls a sandbox sees, of the
+    machine, what `visible` lists, with the programs of `commands` (harness command lines) and the `readable` paths;
+    its network goes to whom `connect` gives the listeners, and nowhere without it.
     """
 
     def __init__(
@@ -65,12 +94,26 @@ class LocalDriver:
         limits: Limits | None = None,
         harness_command: Sequence[str] = launch.HARNESS_COMMAND,
         grace_seconds: float = 2.0,
+        isolation: Literal["auto", "required", "off"] = "auto",
+        connect: Connect | None = None,
+        commands: Iterable[str] = (),
+        readable: Sequence[Path] = (),
     ) -> None:
+        self._data_dir = data_dir.absolute()
         self._directory = data_dir.absolute() / "sandboxes"
         self._limits = limits or Limits()
         self._harness_command = tuple(harness_command)
         self._grace_seconds = grace_seconds
-        self._namespace: Namespace | None = None
+        self._wanted = isolation
+        self._connect = connect
+        self._words = [word for command in commands for word in visible.words(command)]
+        self._readable = tuple(readable)
+        self._ground: Ground | None = None
+        self._probing = asyncio.Lock()
+        self._networks = Networks()
+        self._over: dict[str, str] = {}
+        self._disk = DiskWatch(self._directory, self._limits.disk_mb, self._running, self._members, self._over_disk)
+        self._looking: asyncio.Task[None] | None = None
         self._watches: dict[str, processes.ExitWatch] = {}
         self._creating: set[str] = set()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -119,12 +162,34 @@ class LocalDriver:
     async def list(self) -> list[str]:
         return await asyncio.to_thread(_names, self._directory)
 
+    async def isolation(self) -> dict[str, Any]:
+        """What a new sandbox would get, in short: {"filesystem", "network", "reason"} as in its own isolation."""
+        try:
+            ground = await self._found()
+        except OSError as error:
+            return {"filesystem": False, "network": "open", "reason": f"not found out yet: {error}"}
+        if ground.walls.bwrap is None:
+            return {"filesystem": False, "network": "open", "reason": ground.walls.reason}
+        if self._connect is None:
+            return {"filesystem": True, "network": "none", "reason": NO_NETWORK}
+        return {"filesystem": True, "network": "vault", "reason": None}
+
+    async def proxy(self, name: str) -> str | None:
+        """Where a sandbox, or the one that will have this name, finds the explicit proxy; None: on the machine."""
+        note = await asyncio.to_thread(_load, self._root(name))
+        told = note.isolation if note else await self.isolation()
+        return PROXY if told.get("network") == "vault" else None
+
     async def close(self) -> None:
         if self._tasks:
             _, unfinished = await asyncio.wait(self._tasks, timeout=_CLOSE_TIMEOUT)
             for task in unfinished:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        await self._networks.aclose()
         for watch in self._watches.values():
             watch.close()
         self._watches.clear()
@@ -146,25 +211,79 @@ class LocalDriver:
                 self._creating.discard(spec.name)
 
     async def _make(self, spec: SandboxSpec, root: Path) -> Sandbox:
+        ground = await self._allowed()
         await asyncio.to_thread(_claim, root)
         groups: Sequence[Path] = ()
+        network: Network | None = None
+        lacking = NO_NETWORK if ground.walls.bwrap and self._connect is None else None
         try:
-            if self._namespace is None:
-                self._namespace = await namespaces.probe()
+            if ground.walls.bwrap and self._connect:
+                try:
+                    network = await self._networks.take()
+                    lacking = f"only what asks the proxy reaches it: {network.reason}" if network.reason else None
+                except OSError as error:
+                    lacking = f"no network: {error}"
             held = await asyncio.to_thread(limits.make_groups, root, self._limits)
             groups = [Path(directory) for directory in held.directories]
-            started, handle = await asyncio.to_thread(self._start, spec, root, self._namespace, held)
-        except (OSError, ValueError) as error:
-            await self._remove(root, groups)
-            raise _cannot_start(error) from error
-        self._watches[spec.name] = processes.ExitWatch(handle, partial(self._explain, root, held.directories))
+            started, handle = await asyncio.to_thread(self._start, spec, root, ground, held, network, lacking)
+            self._watches[spec.name] = processes.ExitWatch(handle, partial(self._explain, root, held.directories))
+            if network and self._connect:
+                await self._connect(spec.name, network.listeners)
+        except (OSError, ValueError, SandboxError) as error:
+            await self._remove(root, groups, await asyncio.to_thread(_load, root))
+            await self._forget(spec.name)
+            raise error if isinstance(error, SandboxError) else _cannot_start(error) from error
+        finally:
+            if network:
+                network.close()
+                self._networks.prepare()
+        self._look_after()
         return Sandbox(spec.name, f"http://127.0.0.1:{started.port}", started.isolation)
 
-    def _start(self, spec: SandboxSpec, root: Path, namespace: Namespace, held: Held) -> tuple[Record, int]:
+    async def _allowed(self) -> Ground:
+        """What the machine offers, if the settings are content with it. Raises SandboxError."""
+        try:
+            ground = await self._found()
+        except OSError as error:
+            raise _cannot_start(error) from error
+        if self._wanted == "required" and ground.walls.bwrap is None:
+            raise SandboxError(
+                f"LAP_ISOLATION=required, but sandboxes cannot be isolated here: {ground.walls.reason}. Put that "
+                "right, or set LAP_ISOLATION=auto to run them without walls"
+            )
+        return ground
+
+    async def _found(self) -> Ground:
+        async with self._probing:
+            if self._ground is None:
+                directory = self._data_dir / "walls"
+                if self._wanted == "off":
+                    walls = Walls(None, directory / "etc", "switched off (LAP_ISOLATION=off)")
+                else:
+                    walls = await walls_of.probe(directory)
+                if walls.reason:
+                    logger.warning("sandboxes are not isolated: %s", walls.reason)
+                self._ground = Ground(walls, Namespace(()) if walls.bwrap else await namespaces.probe())
+            return self._ground
+
+    def _start(
+        self, spec: SandboxSpec, root: Path, ground: Ground, held: Held, network: Network | None, lacking: str | None
+    ) -> tuple[Record, int]:
         """Start the process and note it down; the record and a pidfd. Runs in a thread."""
-        for name in ("home", "tmp", "rootfs"):
+        for name in ("home", "tmp", "rootfs", record.FOLDER):
             (root / name).mkdir(mode=0o700)
-        command = launch.command_line(root, held.directories, namespace.prefix, self._harness_command)
+        walled = ground.walls.bwrap is not None
+        prefix = self._walls_around(spec, root, ground.walls, network) if walled else ground.namespace.prefix
+        command = launch.command_line(
+            root,
+            held.directories,
+            prefix,
+            self._harness_command,
+            file_mb=self._limits.disk_mb,
+            walled=walled,
+            network=network is not None,
+            processes=self._limits.pids if _counted(walled, held) else None,
+        )
         variables = launch.environment(root, spec.env)
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG))
@@ -172,12 +291,37 @@ class LocalDriver:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             output = os.open(root / LOG_FILE, flags, 0o600)
             stack.callback(os.close, output)
-            stdin = _pipe_with(json.dumps({"token": spec.token}) + "\n")
+            stdin = _pipe_with(json.dumps({"token": spec.token}).encode() + b"\n")
             stack.callback(os.close, stdin)
-            pid = launch.spawn(command, variables, stdin, output, listener.fileno())
-        return self._note(spec.name, root, pid, port, namespace, held)
+            code = seccomp.program() if walled else None
+            if code is not None:
+                stack.callback(os.close, filter_ := _pipe_with(code))
+            pid = launch.spawn(
+                command,
+                variables,
+                stdin,
+                output,
+                listener.fileno(),
+                namespaces=(network.user, network.net) if network else None,
+                filter_=filter_ if code is not None else None,
+            )
+        isolation = self._isolation(ground, held, network is not None, lacking)
+        return self._note(spec.name, root, pid, port, isolation, held)
 
-    def _note(self, name: str, root: Path, pid: int, port: int, namespace: Namespace, held: Held) -> tuple[Record, int]:
+    def _walls_around(self, spec: SandboxSpec, root: Path, walls: Walls, network: Network | None) -> Sequence[str]:
+        scripts = [word for word in self._harness_command if word.startswith("/")]
+        return walls_of.command(
+            walls,
+            root,
+            visible.programs(self._data_dir, [*self._words, *scripts], self._readable),
+            self._data_dir / "vault" / "public",
+            visible.repository(spec.repository, self._data_dir) if spec.repository else (),
+            network is not None,
+        )
+
+    def _note(
+        self, name: str, root: Path, pid: int, port: int, isolation: dict[str, Any], held: Held
+    ) -> tuple[Record, int]:
         handle = -1
         try:
             handle = os.pidfd_open(pid)
@@ -191,7 +335,7 @@ class LocalDriver:
                 boot_id=processes.boot_id(),
                 port=port,
                 created_at=datetime.now(UTC).isoformat(),
-                isolation=self._isolation(namespace, held),
+                isolation=isolation,
                 cgroups=held.directories,
             )
             record.save(root, note)
@@ -203,15 +347,26 @@ class LocalDriver:
             raise
         return note, handle
 
-    def _isolation(self, namespace: Namespace, held: Held) -> dict[str, Any]:
-        shown, missing = limits.describe(self._limits, held)
-        reasons = [reason for reason in (namespace.reason, missing) if reason]
-        return {"pid_namespace": bool(namespace.prefix), "limits": shown, "reason": "; ".join(reasons) or None}
+    def _isolation(self, ground: Ground, held: Held, network: bool, lacking: str | None) -> dict[str, Any]:
+        walled = ground.walls.bwrap is not None
+        shown, missing = limits.describe(self._limits, held, _counted(walled, held))
+        bare = None if walled else f"not isolated: {ground.walls.reason}"
+        reasons = [reason for reason in (bare, ground.namespace.reason, lacking, missing) if reason]
+        return {
+            "pid_namespace": walled or bool(ground.namespace.prefix),
+            "filesystem": walled,
+            "network": "vault" if network else "none" if walled else "open",
+            "limits": shown,
+            "reason": "; ".join(reasons) or None,
+        }
 
     def _explain(self, root: Path, groups: Sequence[str], reason: str) -> str:
-        """Better the reason for an end: what `unshare` hides, and what the kernel did for lack of memory."""
+        """Better the reason for an end: what the outer programs hide, and what we or the kernel did for a limit."""
+        if over := self._over.get(root.name):
+            return over
         if reason == namespaces.KILLED_CODE and logs.ends_with(root / LOG_FILE, namespaces.KILLED_WORDS):
             reason = "signal 9 (SIGKILL)"
+        reason = processes.of_shell(reason)
         if not reason.startswith(("signal 9 ", "gone")) or not limits.memory_kills(limits.find_groups(root, groups)):
             return reason
         memory = f"the {self._limits.memory_mb} MB limit of the sandbox was reached"
@@ -228,9 +383,33 @@ class LocalDriver:
                     await asyncio.wait([watch.reason], timeout=self._grace_seconds)
             groups = await asyncio.to_thread(limits.find_groups, root, note.cgroups if note else ())
             await self._remove(root, groups, note, known, rescue)
-            if watch := self._watches.pop(name, None):
-                await asyncio.wait([watch.reason], timeout=_REAP_TIMEOUT)
-                watch.close()
+            await self._forget(name)
+
+    async def _forget(self, name: str) -> None:
+        self._over.pop(name, None)
+        if watch := self._watches.pop(name, None):
+            await asyncio.wait([watch.reason], timeout=_REAP_TIMEOUT)
+            watch.close()
+
+    def _look_after(self) -> None:
+        """Watch the disk from the first sandbox on."""
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._disk.run())
+
+    def _running(self) -> Sequence[str]:
+        return [name for name, watch in self._watches.items() if not watch.reason.done()]
+
+    def _members(self, name: str) -> set[int]:
+        note = _load(self._directory / name)
+        return processes.descendants(processes.table(), note.pid) if note else set()
+
+    def _over_disk(self, name: str) -> None:
+        note = _load(self._directory / name)
+        outer = processes.read(note.pid) if note else None
+        if note and outer and outer.start_ticks == note.start_ticks:
+            self._over[name] = f"out of disk: the {self._limits.disk_mb} MB limit of the sandbox was reached"
+            logger.warning("sandbox %s: %s", name, self._over[name])
+            processes.send(outer, signal.SIGKILL)
 
     async def _remove(
         self,
@@ -260,6 +439,7 @@ class LocalDriver:
                 os.close(handle)
             else:
                 self._watches[name] = processes.ExitWatch(handle, partial(self._explain, root, note.cgroups))
+                self._look_after()
         return self._watches[name]
 
     def _root(self, name: str) -> Path:
@@ -275,6 +455,13 @@ class LocalDriver:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _counted(walled: bool, held: Held) -> bool:
+    """Whether an ordinary limit stands in for the control group's: it counts the processes of a user namespace apart,
+    but not root's.
+    """
+    return walled and "pids" not in held.controllers and os.geteuid() != 0
 
 
 def _claim(root: Path) -> None:
@@ -297,11 +484,11 @@ def _inspected(root: Path, running: bool, ended: str | None) -> Inspection:
     return inspecting.inspect(root, _load(root), running, ended)
 
 
-def _pipe_with(line: str) -> int:
-    """The reading end of a pipe that holds one line and then ends."""
+def _pipe_with(content: bytes) -> int:
+    """The reading end of a pipe that holds a few bytes and then ends."""
     reader, writer = os.pipe()
     try:
-        os.write(writer, line.encode())
+        os.write(writer, content)
     finally:
         os.close(writer)
     return reader

@@ -31,7 +31,7 @@ def _ask_to_end(record: Record) -> tuple[bool, list[Process]]:
     tree = [found[pid] for pid in processes.descendants(found, outer.pid)]
     harness: Process | None = outer
     if record.isolation.get("pid_namespace"):
-        harness = next((process for process in tree if process.parent == outer.pid), None)
+        harness = next((process for process in tree if processes.is_first(process.pid)), None)
     if harness is None or not processes.handles_sigterm(harness.pid):
         return False, tree
     processes.send(harness, signal.SIGTERM)

@@ -1,6 +1,7 @@
 """How a sandbox's process is started: its command line, environment and descriptors."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import backend
 from backend.sandboxes.local.limits import open_files
+from backend.sandboxes.local.walls import FILTER
 
 # Without `site` (-S) Python starts 17 ms sooner. -P: the working directory, which the agent writes to, is no place to
 # import from; the import path comes in PYTHONPATH instead.
@@ -16,23 +18,50 @@ HARNESS_COMMAND = (sys.executable, "-S", "-P", "-m", "backend.harness")
 
 _LISTENER = 3
 """The descriptor of the listener in the harness."""
+_USER, _NET = 4, 5
+"""Those of the namespaces to enter, in the shell only."""
+_SAFE = 64
+"""Descriptors from here on are nobody's target."""
 
 # Joins the control groups named up to "--" ("0" is the writer itself), so that not even the first process of the
 # sandbox runs outside its limits.
-_JOIN_AND_RUN = """
-ulimit -c 0; ulimit -n "$1"; cd -- "$2" || exit 126; shift 2
+_JOIN = """
+ulimit -c 0; ulimit -n "$1"; ulimit -f "$2"; cd -- "$3" || exit 126; shift 3
 while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 126; shift; done
-shift; exec "$@"
+shift
 """
+_RUN = f'{_JOIN}exec "$@"'
+# Behind walls the shell stays: what it has started goes when it is killed, and it does not end with the platform.
+_STAY = f'{_JOIN}"$@"; exit "$?"'
+_ENTER_AND_STAY = (
+    f"{_JOIN}(exec nsenter --preserve-credentials --user=/proc/$$/fd/{_USER} --net=/proc/$$/fd/{_NET} -- "
+    f'"$@" {_USER}<&- {_NET}<&-); exit "$?"'
+)
+_RUN_LIMITED = 'ulimit -u "$0" 2>/dev/null || ulimit -p "$0"; exec "$@"'
+"""Inside: the kernel counts the processes of a user namespace apart."""
 
 
-def command_line(root: Path, groups: Sequence[str], namespace: Sequence[str], harness: Sequence[str]) -> list[str]:
-    """The whole command of one sandbox, from outermost to innermost: limits, namespace, harness.
+def command_line(
+    root: Path,
+    groups: Sequence[str],
+    prefix: Sequence[str],
+    harness: Sequence[str],
+    *,
+    file_mb: int,
+    walled: bool = False,
+    network: bool = False,
+    processes: int | None = None,
+) -> list[str]:
+    """The whole command of one sandbox, from outermost to innermost: limits, namespaces or walls, harness.
 
-    Any further wall (file system, network) is one more prefix before the harness, here.
+    `prefix` makes the namespaces or, `walled`, the walls; with `network` those of a network are entered before.
+    `processes` limits their number where no control group does.
     """
-    enter = ["/bin/sh", "-c", _JOIN_AND_RUN, "sandbox", str(open_files()), str(root / "home"), *groups, "--"]
-    return [*enter, *namespace, *harness, "--listen-fd", str(_LISTENER), "--root", str(root)]
+    script = _ENTER_AND_STAY if network else _STAY if walled else _RUN
+    limits = [str(open_files()), str(file_mb * 2048), str(root / "home")]
+    limited = ["/bin/sh", "-c", _RUN_LIMITED, str(processes)] if processes else []
+    innermost = [*limited, *harness, "--listen-fd", str(_LISTENER), "--root", str(root)]
+    return ["/bin/sh", "-c", script, "sandbox", *limits, *groups, "--", *prefix, *innermost]
 
 
 def home_variable(root: Path) -> str:
@@ -54,28 +83,43 @@ def environment(root: Path, extra: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def spawn(command: Sequence[str], variables: Mapping[str, str], stdin: int, output: int, listener: int) -> int:
+def spawn(
+    command: Sequence[str],
+    variables: Mapping[str, str],
+    stdin: int,
+    output: int,
+    listener: int,
+    *,
+    namespaces: tuple[int, int] | None = None,
+    filter_: int | None = None,
+) -> int:
     """Start a process in a session of its own with just these descriptors and default signals; its number.
 
     It is our child, but nothing else: neither our end nor our terminal's reaches it. (An asyncio subprocess would be
-    killed when the event loop closes.)
+    killed when the event loop closes.) `namespaces` are those to enter, user and network; `filter_` is for bubblewrap.
     """
-    inherited = [descriptor for descriptor in _inheritable() if descriptor not in {0, 1, 2, _LISTENER}]
-    return os.posix_spawn(
-        command[0],
-        list(command),
-        dict(variables),
-        file_actions=[
-            *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in inherited),
-            (os.POSIX_SPAWN_DUP2, stdin, 0),
-            (os.POSIX_SPAWN_DUP2, output, 1),
-            (os.POSIX_SPAWN_DUP2, output, 2),
-            (os.POSIX_SPAWN_DUP2, listener, _LISTENER),
-        ],
-        setsid=True,
-        setsigmask=(),
-        setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
-    )
+    targets = {0: stdin, 1: output, 2: output, _LISTENER: listener}
+    if namespaces is not None:
+        targets |= {_USER: namespaces[0], _NET: namespaces[1]}
+    if filter_ is not None:
+        targets[FILTER] = filter_
+    with contextlib.ExitStack() as stack:
+        # First out of the way of each other.
+        sources = {target: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, _SAFE) for target, source in targets.items()}
+        for source in sources.values():
+            stack.callback(os.close, source)
+        return os.posix_spawn(
+            command[0],
+            list(command),
+            dict(variables),
+            file_actions=[
+                *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inheritable() if descriptor not in targets),
+                *((os.POSIX_SPAWN_DUP2, source, target) for target, source in sources.items()),
+            ],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+        )
 
 
 def _inheritable() -> list[int]:

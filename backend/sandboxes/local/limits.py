@@ -19,15 +19,21 @@ _PROBE_TIMEOUT = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one sandbox may use at most. `pids` counts threads too; `cpus` is in whole processors."""
+    """What one sandbox may use at most. `pids` counts threads too; `cpus` is in whole processors.
+
+    `disk_mb` holds at once for each file, and for all together when the driver looks (see `disk`).
+    """
 
     memory_mb: int = 4096
     cpus: float = 2.0
     pids: int = 1024
+    disk_mb: int = 20_480
 
     def __post_init__(self) -> None:
-        if self.memory_mb < 16 or self.cpus < 0.01 or self.pids < 16:
-            raise ValueError("sandbox limits must be at least 16 MB of memory, 0.01 processors and 16 processes")
+        if self.memory_mb < 16 or self.cpus < 0.01 or self.pids < 16 or self.disk_mb < 16:
+            raise ValueError(
+                "sandbox limits must be at least 16 MB of memory and of disk, 0.01 processors and 16 processes"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,16 +189,21 @@ def _limit(group: Path, controller: str, version: int, limits: Limits) -> bool:
     return True
 
 
-def describe(limits: Limits, held: Held) -> tuple[dict[str, object], str | None]:
-    """The limits as the session page shows them (None: not in force), and which could not be set."""
+def describe(limits: Limits, held: Held, counted: bool = False) -> tuple[dict[str, object], str | None]:
+    """The limits as the session page shows them (None: not in force), and which could not be set.
+
+    `counted`: the number of processes is limited without a control group.
+    """
+    in_force = held.controllers | ({"pids"} if counted else set())
     values = {"memory": limits.memory_mb, "cpu": limits.cpus, "pids": limits.pids}
     labels = {"memory": "memory_mb", "cpu": "cpus", "pids": "pids"}
     shown: dict[str, object] = {
-        labels[controller]: values[controller] if controller in held.controllers else None for controller in CONTROLLERS
+        labels[controller]: values[controller] if controller in in_force else None for controller in CONTROLLERS
     }
     shown["open_files"] = open_files()
+    shown["disk_mb"] = limits.disk_mb
     shown["by"] = f"cgroup v{held.version}" if held.version else None
-    missing = [controller for controller in CONTROLLERS if controller not in held.controllers]
+    missing = [controller for controller in CONTROLLERS if controller not in in_force]
     return shown, f"no {', '.join(missing)} limit: no writable control group for it" if missing else None
 
 

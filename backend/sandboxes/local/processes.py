@@ -78,6 +78,16 @@ def handles_sigterm(pid: int) -> bool:
     return False
 
 
+def is_first(pid: int) -> bool:
+    """Whether it is process 1 of a PID namespace below ours."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
+            if line.startswith("NSpid:"):
+                numbers = line.split()[1:]
+                return len(numbers) > 1 and numbers[-1] == "1"
+    return False
+
+
 def table() -> dict[int, Process]:
     """All processes that have not ended."""
     found = (read(int(name)) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - names only, half the time
@@ -136,6 +146,22 @@ class ExitWatch:
             self._handle = -1
 
 
+def of_shell(reason: str) -> str:
+    """What a shell tells as exit code 128 + N of a program that signal N has ended."""
+    code = reason.removeprefix("exit code ")
+    if code.isdigit() and int(code) - 128 in signal.valid_signals():
+        return _signal_words(int(code) - 128)
+    return reason
+
+
+def _signal_words(number: int) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = "real-time signal"
+    return f"signal {number} ({name})"
+
+
 def _collect(handle: int) -> str:
     """Collect the ended process of a pidfd; how it ended, or "gone" when it was not our child."""
     try:
@@ -146,8 +172,4 @@ def _collect(handle: int) -> str:
         return "gone"
     if result.si_code == os.CLD_EXITED:
         return f"exit code {result.si_status}"
-    try:
-        name = signal.Signals(result.si_status).name
-    except ValueError:
-        name = "real-time signal"
-    return f"signal {result.si_status} ({name})"
+    return _signal_words(result.si_status)

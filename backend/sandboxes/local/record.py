@@ -1,4 +1,4 @@
-"""`sandbox.json`: what a later platform process must know to find, watch and end a sandbox. Holds no secret."""
+"""`.driver/sandbox.json`: what a later platform process must know to find, watch and end a sandbox. Holds no secret."""
 
 import json
 import os
@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+FOLDER = ".driver"
+"""The driver's own folder in a sandbox's directory. What runs behind walls does not see it."""
 FILE = "sandbox.json"
 MAX_BYTES = 65_536
 
@@ -27,17 +29,17 @@ class Record:
 
 def save(directory: Path, record: Record) -> None:
     """Write the record (0600) so that a reader sees all of it or nothing."""
-    temporary = directory / f".{FILE}"
+    temporary = directory / FOLDER / f".{FILE}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w") as file:
         json.dump(asdict(record), file)
-    temporary.replace(directory / FILE)
+    temporary.replace(directory / FOLDER / FILE)
 
 
 def load(directory: Path) -> Record | None:
-    """The record, or None when there is none or it cannot be trusted: the file is in reach of what runs inside."""
+    """The record, or None when there is none or it cannot be trusted: without walls it is in reach of the agent."""
     try:
-        descriptor = os.open(directory / FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(directory / FOLDER / FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             fields = json.loads(file.read(MAX_BYTES))
         record = Record(**fields)
