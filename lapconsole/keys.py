@@ -158,6 +158,7 @@ ACTIONS = (
     Action("chat.unfold", "ctrl+o", "scroll('fold_all')", "Unfold all tool calls, or fold", "unfold", priority=True),
     Action("chat.move", "tab", "move", "From the text to the transcript, and back", "transcript", priority=True),
     Action("chat.restart", "ctrl+r", "restart", "Restart the session (asks)", "restart", priority=True),
+    Action("chat.answer", "ctrl+t", "answer", "Answer what the agent asks: a permission, a question", priority=True),
     Action("chat.help", "ctrl+g", "app.help", "All keys", "help"),
     Action("transcript.up", "up,k", "up", "One line back"),
     Action("transcript.down", "down,j", "down", "One line on"),

@@ -766,6 +766,7 @@ class SessionDiagnosis(Answer):
     harness_probe: dict[str, Any] | None
     events: list[dict[str, Any]]
     harness: dict[str, Any] | None
+    vault: dict[str, Any] | None
     detected_issues: list[Finding]
     hints: list[Finding]
     notes: dict[str, str]

@@ -15,6 +15,7 @@ from backend.services.errors import session_not_found
 from backend.services.harness_client import HarnessClient, HarnessUnreachable
 from backend.services.leases import Leases
 from backend.services.sessions import SessionsService
+from backend.services.vault import VaultService
 from backend.settings import Settings
 from backend.store import agents as agent_store
 from backend.store import sessions as session_store
@@ -47,8 +48,10 @@ class Diagnosis:
         harness: HarnessClient,
         sessions_service: SessionsService,
         leases: Leases,
+        vault: VaultService | None,
         settings: Settings,
     ) -> None:
+        self._vault = vault
         self._database = database
         self._driver = driver
         self._harness = harness
@@ -187,7 +190,15 @@ class Diagnosis:
             "harness_probe": probe,
             "events": list(inspection.events),
             "harness": harness,
+            "vault": self._vault_state(row),
         }
+
+    def _vault_state(self, row: Row) -> dict[str, Any] | None:
+        """{"ready", "reason"} for a session that needs the vault."""
+        if self._vault is None or row["status"] in sessions.ENDED:
+            return None
+        status = self._vault.status
+        return {"ready": status.state == "on", "reason": status.reason}
 
     async def _inspect(self, row: Row) -> Inspection:
         if row["task_arn"] is None or row["status"] in sessions.ENDED:

@@ -11,7 +11,7 @@ the vault also sends {"notes": [...]} unasked. The first request is `hello` with
 | listen | name, kinds; descriptors in the same order | {}; listeners of one sandbox: explicit, transparent, dns    |
 | close  | name                                       | {}; also closes its listeners and connections               |
 | keep   | names                                      | {}; closes all others                                       |
-| stats  |                                            | sessions, connections, rss_kb                               |
+| stats  |                                            | sessions, connections, descriptors, rss_kb                  |
 """
 
 import array

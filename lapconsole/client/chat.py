@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 from lapconsole.client import urls
+from lapconsole.client.asking import QUESTION, Wish
 from lapconsole.client.errors import ClientError, PlatformError, Unreachable
 from lapconsole.client.feed import FeedReader
 from lapconsole.client.models import Json, as_count, as_list, as_object, safe_line, safe_text
@@ -135,6 +136,8 @@ class Conversation:
     def __init__(self) -> None:
         self.messages: dict[str, ChatMessage] = {}
         self.working: bool | None = None
+        self.wishes: dict[str, Wish] = {}
+        """What the agent waits for, by id, oldest first."""
         self._notices = 0
 
     def seed(self, messages: Iterable[ChatMessage], since: Iterable[Json] = ()) -> None:
@@ -173,6 +176,7 @@ class Conversation:
                 return self._removed(_string(properties, "messageID"))
             case "session.idle":
                 self.working = False
+                self.wishes.clear()
             case "session.status":
                 status = _string(as_object(properties.get("status")), "type") or _string(properties, "status")
                 self.working = status in _WORKING
@@ -183,11 +187,18 @@ class Conversation:
                 return self.note("The turn was stopped.") if last is None or last.role != ASSISTANT else None
             case "session.error":
                 return self._failed(properties)
-            case "permission.asked" | "permission.updated" | "question.asked" as type:
-                asked = _string(properties, "title") or _string(properties, "permission") or _string(properties, "id")
-                what = "asks a question" if type.startswith("question") else "asks for permission"
-                return self.note(f"The agent {what}: {safe_line(asked)[:200]}")
+            case "permission.asked" | "question.asked" as type:
+                return self._asked(Wish.from_json(type.partition(".")[0], properties))
+            case "permission.replied" | "question.replied" | "question.rejected":
+                self.wishes.pop(_string(properties, "requestID"), None)
         return None
+
+    def _asked(self, wish: Wish | None) -> str | None:
+        if wish is None or wish.id in self.wishes:
+            return None
+        self.wishes[wish.id] = wish
+        what = "asks a question" if wish.kind == QUESTION else "asks for permission"
+        return self.note(f"The agent {what}: {wish.words}")
 
     def note(self, words: str) -> str:
         """Add a line that is no message, such as the cause of an error; gives its id."""

@@ -284,6 +284,10 @@ class Platform:
         """Stop the turn that runs."""
         await self._call("POST", urls.session(session_id, "abort"), body={})
 
+    async def passed(self, method: str, session_id: str, path: str, body: Mapping[str, object] | None = None) -> object:
+        """A call of the harness's own, passed through: its answer."""
+        return await self._call(method, urls.session(session_id, f"opencode/{path}"), body=body)
+
     async def skills(self) -> tuple[Skill, ...]:
         """The library of skills."""
         rows = _rows(await self._call("GET", urls.SKILLS, limit=LIST_BYTES))

@@ -20,6 +20,7 @@ from textual.widget import Widget
 from textual.widgets import TextArea
 
 from lapconsole import keys
+from lapconsole.client.asking import PERMISSION, Wish, answer, waiting
 from lapconsole.client.chat import ChatMessage, Conversation, follow, transcript
 from lapconsole.client.errors import ClientError, PlatformError, Unreachable
 from lapconsole.client.models import Json, Session
@@ -27,6 +28,7 @@ from lapconsole.live.model import Changes
 from lapconsole.screens.base import ConsoleScreen
 from lapconsole.screens.operations import next_step
 from lapconsole.screens.outbox import WORDS, Outbox, Outgoing, outbox_of
+from lapconsole.screens.pick import Pick
 from lapconsole.widgets.parts import Parts, fit_parts, plain, strip_of
 from lapconsole.widgets.phase_bar import status_parts
 from lapconsole.widgets.transcript import Pending, Transcript
@@ -44,6 +46,10 @@ AGAIN_SECONDS = 2.0
 MOST_CHARACTERS = 1_000_000
 # Above this a text area is slow: a paste stands as a mark in it, and goes out whole.
 PASTE_CHARACTERS, PASTE_LINES = 8_000, 60
+
+ASKING = ("opencode",)
+"""Harnesses whose agents may ask in the middle of a turn."""
+_NONE_OF_THESE = "lapconsole:none"
 
 _STOPPING = "stopping the turn …"
 
@@ -302,6 +308,9 @@ class ChatScreen(ConsoleScreen):
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._listen(platform, opened))
                 await opened.wait()
+                if self._session.harness_id in ASKING:
+                    wishes = await waiting(platform, self._session_id)
+                    self._conversation.wishes = {wish.id: wish for wish in wishes}
                 self._begin(await transcript(platform, self._session_id))
                 self._linked("live")
         except ExceptionGroup as group:
@@ -345,6 +354,8 @@ class ChatScreen(ConsoleScreen):
                 self._recognise()
         if before != self._conversation.working:
             self._turned()
+        elif str(event.get("type")).startswith(("permission.", "question.")):
+            self._tell()
 
     def _begin(self, messages: Iterable[ChatMessage]) -> None:
         self._conversation.seed(messages, self._events)
@@ -481,6 +492,11 @@ class ChatScreen(ConsoleScreen):
             wait = max(0, round(self._retry_at - monotonic()))
             stale = f"stale {age(monotonic() - self._since)}: " if self._conversation.messages else ""
             yield (f"  {stale}{clean(self._cause)}; again in {wait}s", "warn")
+        elif wish := next(iter(self._conversation.wishes.values()), None):
+            yield (f"  {look.glyphs.stuck} asks", "warn")
+            yield (f"  {first('chat.answer')}", "key")
+            yield (" answers: ", "muted")
+            yield (clean(wish.words), "plain")
         elif self._link == "connecting":
             yield ("  connecting …", "busy")
         elif self._conversation.working:
@@ -578,6 +594,33 @@ class ChatScreen(ConsoleScreen):
             await platform.abort(self._session_id)
         except ClientError as error:
             self.console.report("Stop the turn", str(error), next_step(error))
+
+    @work(group="answer", exclusive=True, exit_on_error=False)
+    async def action_answer(self) -> None:
+        """Ask what the agent asks, one thing after the other; leaving that answers nothing."""
+        wish = next(iter(self._conversation.wishes.values()), None)
+        if wish is None:
+            self._say("the agent asks nothing")
+            return
+        chosen: list[str] = []
+        for asked in wish.asked:
+            # No first: enter alone must never permit anything.
+            no = () if wish.kind == PERMISSION else ((_NONE_OF_THESE, "none of these"),)
+            label = await self.app.push_screen_wait(Pick(clean(asked.words)[:200], [*no, *asked.choices]))
+            if label is None:
+                return
+            chosen.append(label)
+        await self._answer(wish, None if _NONE_OF_THESE in chosen else chosen)
+
+    async def _answer(self, wish: Wish, chosen: list[str] | None) -> None:
+        platform = self.console.platform
+        try:
+            if platform is not None:
+                await answer(platform, self._session_id, wish, chosen)
+                self._conversation.wishes.pop(wish.id, None)
+        except ClientError as error:
+            self.console.report("Answer the agent", str(error), next_step(error))
+        self._tell()
 
     def action_restart(self) -> None:
         self.console.operations.restart(self._session)

@@ -67,7 +67,9 @@ class EditAgentScreen(Form):
         if agent.requirements:
             fixed.append(f"requirements: {', '.join(agent.requirements.split())}")
         yield Field(
-            "fixed", "Stays", Static(Content(f"{'; '.join(fixed)}. For others, make a new agent."), id="fixed", classes="fixed")
+            "fixed",
+            "Stays",
+            Static(Content(f"{'; '.join(fixed)}. For others, make a new agent."), id="fixed", classes="fixed"),
         )
         yield Field("name", "Name", Input(before["name"], id="name", compact=True, max_length=200))
         yield Field("model", "Model", Input(before["model"], id="model", compact=True, max_length=200), required=True)

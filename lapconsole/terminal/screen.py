@@ -80,7 +80,7 @@ class Screen:
         self.update_limit()
 
     def copy(self, *, scrollback: bool = True, still: bool = False) -> Screen:
-        """Another screen in the same state, or without the scrollback; in a `still` one an unused alternate is blank."""
+        """Another screen in the same state, or without the scrollback; a `still` one lacks an unused alternate."""
         twin = copy.copy(self)
         twin.history = self.history.copy() if scrollback else Scrollback(self.history.limit)
         if still and self.buffer is self.primary:

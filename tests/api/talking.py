@@ -1,8 +1,8 @@
 """A stand-in for the server of an agent that answers messages (LAP harness 2), which does what its last text says.
 
-`hold` waits for `released`, `vanish` cuts all connections, `swallow` does too and forgets the message, `refuse` answers
-500, `odd` 400, `lost` 404 as one that does not know the session, `garbage` no JSON, `empty` nothing, `fail` answers with
-an error in its info; else it echoes.
+`hold` waits for `released`, `vanish` cuts all connections, `swallow` does too and forgets the message, `refuse`
+answers 500, `odd` 400, `lost` 404 as one that does not know the session, `garbage` no JSON, `empty` nothing, `fail`
+answers with an error in its info; else it echoes.
 """
 
 import asyncio

@@ -10,12 +10,7 @@ async def test_typing_counts_as_use(settings: Settings) -> None:
     async with stand_in(settings) as platform:
         session = await platform.ready()
         assert session["last_seen_at"] is None
-        async with connect(
-            session["tty_url"], proxy=None, additional_headers=_bearer(session["tty_token"])
-        ) as terminal:
+        headers = {"Authorization": f"Bearer {session['tty_token']}"}
+        async with connect(session["tty_url"], proxy=None, additional_headers=headers) as terminal:
             await terminal.send(b"ls\r")
             await platform.until(session, lambda now: now["last_seen_at"], "typing is noted")
-
-
-def _bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}

@@ -290,7 +290,7 @@ def test_a_chat_completes_skills_streams_and_stops_a_turn(talking: Script, env: 
         lap.type("hold on\r")
         until(lambda: talking.talk.holding, "the turn")
         lap.expect("echo: hold")
-        lap.type("\x03")
+        lap.type("\x03\x03")  # the second does not keep the first from stopping the turn
         lap.expect("(stopping the turn)")
         until(lambda: talking.talk.aborted == 1, "the abort")
         lap.expect("› ")

@@ -28,6 +28,7 @@ PARTS = [
     "harness_probe",
     "events",
     "harness",
+    "vault",
     "detected_issues",
     "hints",
     "notes",
