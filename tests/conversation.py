@@ -37,12 +37,15 @@ def tool(name: str, output: str = "", status: str = "completed", **input: Any) -
 
 
 class Session:
-    """The session. `faults` are what the next streams and sends do instead: "refuse", "break", "silent", a status."""
+    """The session. `faults` are what the next streams and sends do instead: "refuse", "break", "silent",
+    "empty", a status."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
         self.received: list[str] = []
         self.aborted = 0
+        self.wishes: dict[str, list[dict[str, Any]]] = {"permission": [], "question": []}
+        self.answers: list[tuple[str, dict[str, Any]]] = []
         self.followers: list[asyncio.Queue[dict[str, Any] | None]] = []
         self.faults: dict[str, list[str | int]] = {"stream": [], "send": [], "messages": [], "abort": []}
         self.piece = 7  # characters a delta
@@ -145,6 +148,8 @@ class Session:
             Route(f"{base}/message_stream", self._message_stream, methods=["POST"]),
             Route(f"{base}/message", self._message, methods=["POST"]),
             Route(f"{base}/abort", self._abort, methods=["POST"]),
+            Route(f"{base}/opencode/{{kind}}", self._wishes),
+            Route(f"{base}/opencode/{{kind}}/{{wish}}/{{verb}}", self._answered, methods=["POST"]),
         ]
 
     def _fault(self, call: str) -> str | int | None:
@@ -163,6 +168,8 @@ class Session:
             return JSONResponse({"error": "scripted"}, fault)
 
         async def frames() -> AsyncIterator[str]:
+            if fault == "empty":
+                return
             with self._following() as queue:
                 yield _frame({"type": "stream.opened"})
                 while (event := await queue.get()) is not None:
@@ -215,6 +222,15 @@ class Session:
             return JSONResponse({"error": "scripted"}, int(fault))
         self.aborted += 1
         return JSONResponse({"ok": True})
+
+    async def _wishes(self, request: Request) -> Response:
+        return JSONResponse(self.wishes[request.path_params["kind"]])
+
+    async def _answered(self, request: Request) -> Response:
+        kind, id, verb = (request.path_params[name] for name in ("kind", "wish", "verb"))
+        self.answers.append((f"{kind}/{id}/{verb}", await request.json()))
+        self.tell(f"{kind}.replied", requestID=id)
+        return JSONResponse(True)
 
     @contextmanager
     def _following(self) -> Iterator[asyncio.Queue[dict[str, Any] | None]]:

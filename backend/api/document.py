@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from backend.api.auth import OWN_TOKEN, PROTECTED
 from backend.api.bodies import REFERENCE, Body
@@ -32,7 +33,7 @@ def install(app: FastAPI, *models: type[Body]) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            known = [(model, "validation") for model in models]
+            known: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in models]
             _, schemas = models_json_schema([*known, (ApiError, "serialization")], ref_template=REFERENCE)
             components = document.setdefault("components", {})
             components.setdefault("schemas", {}).update(schemas["$defs"])

@@ -366,9 +366,12 @@ class VaultService:
             rows = await egress.grants(tx)
         await link.ask("keep", names=[row["sandbox"] for row in rows])
         for row in rows:
-            await self._tell_one(link, row["sandbox"])
-            if row["sandbox"] in self._listeners and row["sandbox"] not in known:
-                await self._pass_on(link, row["sandbox"])
+            sandbox = row["sandbox"]
+            await self._tell_one(link, sandbox)
+            if sandbox not in known and sandbox in self._listeners:
+                await self._pass_on(link, sandbox)
+            elif sandbox in known and sandbox not in self._listeners and (lent := await link.borrow(sandbox)):
+                self._listeners[sandbox] = lent  # of a new platform process, should the vault ever lose them
 
     async def _tell_one(self, link: "_Link", sandbox: str) -> None:
         """Tell the present rules of a sandbox, if it is still there."""
@@ -466,37 +469,52 @@ class _Link:
         self._channel = channel
         self._noted = noted
         self._number = 0
-        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._waiting: dict[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] = {}
         self.broken: asyncio.Task[None] = asyncio.create_task(self._read())
         """Ends, with ControlError, when the connection does."""
 
     async def ask(self, do: str, descriptors: Sequence[int] = (), **what: Any) -> dict[str, Any]:
         """The answer to a request. Raises ControlError."""
+        answer, came = await self._answer(do, descriptors, what)
+        for descriptor in came:
+            os.close(descriptor)
+        return answer
+
+    async def borrow(self, sandbox: str) -> dict[str, socket.socket]:
+        """Duplicates of the listeners that the vault has of a sandbox, by kind. Raises ControlError."""
+        answer, came = await self._answer("lend", (), {"name": sandbox})
+        sockets = [socket.socket(fileno=descriptor) for descriptor in came]
+        return dict(zip(answer["kinds"], sockets, strict=True))
+
+    async def _answer(
+        self, do: str, descriptors: Sequence[int], what: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[int]]:
         self._number += 1
         number = self._number
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
             await self._channel.send({"id": number, "do": do, **what}, descriptors)
             async with asyncio.timeout(ANSWER_SECONDS):
-                message = await answer
+                message, came = await answer
         except TimeoutError as error:
             raise ControlError(f"no answer to {do!r} within {ANSWER_SECONDS:.0f} s") from error
         finally:
             self._waiting.pop(number, None)
         if "error" in message:
             raise ControlError(f"{do}: {message['error']}")
-        return dict(message["ok"])
+        return dict(message["ok"]), came
 
     async def _read(self) -> None:
         try:
             while True:
                 message, descriptors = await self._channel.receive()
+                if (waiting := self._waiting.get(message.get("id", 0))) and not waiting.done():
+                    waiting.set_result((message, descriptors))
+                    continue
                 for descriptor in descriptors:
                     os.close(descriptor)
                 if "notes" in message:
                     self._noted(message["notes"])
-                elif (waiting := self._waiting.get(message.get("id", 0))) and not waiting.done():
-                    waiting.set_result(message)
         finally:
             for waiting in self._waiting.values():
                 if not waiting.done():

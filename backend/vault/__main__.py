@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +43,14 @@ _BACKLOG: Final = 512
 logger = logging.getLogger("vault")
 
 
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """A socket that was passed to us, and what serves it."""
+
+    sock: socket.socket
+    server: Any
+
+
 class Process:
     """All that one vault process has open."""
 
@@ -54,7 +63,7 @@ class Process:
         self._vault.ca = (directory / CERTIFICATE_FILE).read_bytes()
         self._news = asyncio.Event()
         self._channel: Channel | None = None
-        self._listeners: dict[str, list[Any]] = {}
+        self._listeners: dict[str, dict[str, _Listener]] = {}
         self._port = 0
         self._end = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,7 +139,10 @@ class Process:
         except (Malformed, KeyError, TypeError, OSError, ValueError) as error:
             await channel.send({"id": message.get("id"), "error": f"{type(error).__name__}: {error}"})
         else:
-            await channel.send({"id": message.get("id"), "ok": answer})
+            lent = []
+            if message["do"] == "lend":
+                lent = [each.sock.fileno() for each in self._listeners.get(message["name"], {}).values()]
+            await channel.send({"id": message.get("id"), "ok": answer}, lent)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -142,6 +154,8 @@ class Process:
                 self._upstreams.sweep(all_of=session)
             case "listen":
                 await self._listen(str(message["name"]), list(message["kinds"]), descriptors)
+            case "lend":
+                return {"kinds": list(self._listeners.get(message["name"], {}))}
             case "close":
                 self._close(str(message["name"]))
             case "keep":
@@ -165,24 +179,25 @@ class Process:
         if len(kinds) != len(descriptors) or not set(kinds) <= set(control.KINDS):
             raise ValueError("each listener needs its kind")
         loop = asyncio.get_running_loop()
-        opened = self._listeners.setdefault(name, [])
+        opened = self._listeners.setdefault(name, {})
         for kind, descriptor in zip(kinds, descriptors, strict=True):
             sock = socket.socket(fileno=os.dup(descriptor))
             sock.setblocking(False)
+            server: Any
             if kind == "dns":
-                transport, _ = await loop.create_datagram_endpoint(
-                    lambda: Resolver(session, self._upstreams), sock=sock
-                )
-                opened.append(transport)
+                server, _ = await loop.create_datagram_endpoint(lambda: Resolver(session, self._upstreams), sock=sock)
             else:
-                opened.append(await loop.create_server(self._maker(session, kind), sock=sock, backlog=_BACKLOG))
+                server = await loop.create_server(self._maker(session, kind), sock=sock, backlog=_BACKLOG)
+            if kind in opened:
+                opened[kind].server.close()
+            opened[kind] = _Listener(sock, server)
 
     def _maker(self, session: Session, kind: str) -> Callable[[], Front]:
         return lambda: Front(self._vault, session, transparent=kind == "transparent")
 
     def _close(self, name: str) -> None:
-        for listener in self._listeners.pop(name, ()):
-            listener.close()
+        for listener in self._listeners.pop(name, {}).values():
+            listener.server.close()
         session = self._sessions.by_name.get(name)
         self._sessions.close(name)
         if session is not None:

@@ -1,14 +1,16 @@
 """How the platform tells the vault its rules: frames over a Unix socket, in both programs.
 
 A frame is its length in four bytes (big-endian), then a JSON object. Descriptors travel with the first byte of the
-frame they belong to. The platform sends requests {"id", "do", ...} and gets {"id", "ok": {...}} or {"id", "error"};
-the vault also sends {"notes": [...]} unasked. The first request is `hello` with the secret of the vault's folder.
+frame they belong to, which says under `descriptors` how many they are. The platform sends requests {"id", "do", ...}
+and gets {"id", "ok": {...}} or {"id", "error"}; the vault also sends {"notes": [...]} unasked. The first request is
+`hello` with the secret of the vault's folder.
 
 | do     | with                                       | ok                                                          |
 |--------|--------------------------------------------|-------------------------------------------------------------|
 | hello  | secret                                     | pid, port (of the explicit proxy), sessions (their names)   |
 | open   | name, session (see `sessions.Session`)     | {}; the same name again replaces rules and credentials      |
 | listen | name, kinds; descriptors in the same order | {}; listeners of one sandbox: explicit, transparent, dns    |
+| lend   | name                                       | kinds; descriptors of its listeners in the same order       |
 | close  | name                                       | {}; also closes its listeners and connections               |
 | keep   | names                                      | {}; closes all others                                       |
 | stats  |                                            | sessions, connections, descriptors, rss_kb                  |
@@ -59,6 +61,8 @@ class Channel:
 
     async def send(self, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
         """Send one frame. Raises ControlError."""
+        if descriptors:
+            message = {**message, "descriptors": len(descriptors)}
         data = json.dumps(message, separators=(",", ":")).encode()
         data = _LENGTH.pack(len(data)) + data
         try:
@@ -94,7 +98,11 @@ class Channel:
                     del self._buffer[:end]
                     if not isinstance(message, dict):
                         raise ControlError("a frame that is no object")
-                    descriptors, self._descriptors = self._descriptors, []
+                    # What was read with it may belong to the next one.
+                    count = message.get("descriptors", 0)
+                    if not isinstance(count, int) or not 0 <= count <= len(self._descriptors):
+                        raise ControlError("a frame without its descriptors")
+                    descriptors, self._descriptors = self._descriptors[:count], self._descriptors[count:]
                     return message, descriptors
             await self._fill()
 

@@ -39,7 +39,7 @@ from tests.api.talking import TalkingHarness
 
 T = TypeVar("T")
 
-EXAMPLES = 8
+EXAMPLES = 6
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

@@ -13,10 +13,11 @@ from textual import events
 from textual.pilot import Pilot
 
 from lapconsole.app import LapConsole
-from lapconsole.client.models import Event
+from lapconsole.client.models import Activity, Event
 from lapconsole.client.models import Session as SessionRow
 from lapconsole.client.platform import Platform
 from lapconsole.screens.chat import ChatLine, ChatScreen
+from lapconsole.screens.outbox import Outgoing
 from tests.conversation import STARTED, Session, message, served, text, tool
 from tests.screens.scene import DOCS, NIGHTLY, NOW, console, session
 
@@ -347,3 +348,88 @@ async def test_what_a_sandbox_says_cannot_drive_the_terminal() -> None:
 def test_the_start_of_history_is_known() -> None:
     assert STARTED // 1000 == 1_773_457_000
     assert DOCS.supports_tui is False
+
+
+PERMISSION = {
+    "id": "per_1",
+    "permission": "bash",
+    "patterns": ["rm -r build"],
+    "metadata": {"command": "rm -r build"},
+    "always": ["rm *"],
+}
+QUESTIONS = {
+    "id": "que_1",
+    "questions": [
+        {"question": "Tea or coffee?", "options": [{"label": "Tea", "description": "green"}, {"label": "Coffee"}]},
+        {"question": "Milk?", "options": [{"label": "Yes"}, {"label": "No"}]},
+    ],
+}
+ASKS = replace(ROW, harness_id="opencode")
+
+
+async def test_a_permission_is_given_but_not_by_enter_alone() -> None:
+    talk = Session()
+    async with chatting(talk, row=ASKS) as (pilot, _):
+        await live(pilot)
+        for keys, reply in ((("enter",), "reject"), (("down", "enter"), "once"), (("down", "down", "enter"), "always")):
+            talk.tell("permission.asked", **PERMISSION)
+            await until(lambda: "asks  ctrl+t answers: bash: rm -r build" in shown(pilot), pilot)
+            await pilot.press("ctrl+t")
+            await until(lambda: shown(pilot) == "Pick", pilot)
+            await pilot.press(*keys)
+            await until(lambda reply=reply: talk.answers[-1:] == [("permission/per_1/reply", {"reply": reply})], pilot)
+            await until(lambda: "ctrl+t answers" not in shown(pilot), pilot)
+        assert "The agent asks for permission: bash: rm -r build" in shown(pilot)
+
+
+async def test_questions_asked_before_are_answered_one_after_the_other() -> None:
+    talk = Session()
+    talk.wishes["question"] = [QUESTIONS]
+    async with chatting(talk, row=ASKS) as (pilot, _):
+        await until(lambda: "ctrl+t answers: Tea or coffee?" in shown(pilot), pilot)
+        await pilot.press("ctrl+t")
+        await until(lambda: shown(pilot) == "Pick", pilot)
+        await pilot.press("escape")  # answers nothing
+        await until(lambda: shown(pilot) != "Pick", pilot)
+        await pilot.press("ctrl+t")
+        for _ in QUESTIONS["questions"]:
+            await until(lambda: shown(pilot) == "Pick", pilot)
+            await pilot.press("down", "enter")
+            await pilot.pause()
+        await until(lambda: talk.answers == [("question/que_1/reply", {"answers": [["Tea"], ["Yes"]]})], pilot)
+        talk.tell("question.asked", **(QUESTIONS | {"id": "que_2"}))
+        await until(lambda: "ctrl+t answers" in shown(pilot), pilot)
+        await pilot.press("ctrl+t", "enter")
+        await until(lambda: shown(pilot) == "Pick", pilot)
+        await pilot.press("enter")
+        await until(lambda: talk.answers[-1][0] == "question/que_2/reject", pilot)
+
+
+async def test_a_stream_that_ends_before_it_begins_is_no_link() -> None:
+    talk = Session()
+    talk.faults["stream"] = ["empty"]
+    async with chatting(talk) as (pilot, app):
+        await until(lambda: app.screen._link == "lost", pilot)
+        assert "ended before it began" in app.screen._cause
+        await live(pilot)
+
+
+async def test_a_message_of_which_nobody_knows_is_not_given_back_while_the_agent_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lapconsole.screens.chat.AGAIN_SECONDS", 0.02)
+    talk = Session()
+    talk.messages = [message("u1", "user", text("somebody else's"))]
+    works = replace(ROW, activity=Activity("working"))
+    async with chatting(talk, row=works) as (pilot, app):
+        await live(pilot)
+        app.screen._outbox.waiting.append(Outgoing("sent once", state="unsure"))
+        before = talk.followers[-1]
+        talk.drop()
+        await until(lambda: talk.followers and talk.followers[-1] is not before, pilot)
+        talk.tell("session.updated", info={})
+        await until(lambda: not app.screen._events and app.screen._seeded, pilot)
+        assert app.screen.prompt.text == ""
+        app.model.apply(Event("session.updated", session=replace(works, activity=Activity("idle"))))
+        app.model.flush()
+        await until(lambda: app.screen.prompt.text == "sent once", pilot)

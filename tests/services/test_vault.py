@@ -1,6 +1,11 @@
 """What the platform makes of a hand-over, with a real vault process and real requests through it."""
 
+import asyncio
+import os
 import shutil
+import signal
+import socket
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +14,11 @@ import pytest
 
 from backend.services.vault import VaultService
 from backend.settings import Settings
-from backend.store import agents, egress
+from backend.store import agents, egress, sessions
 from backend.store.database import Database
 from backend.store.secrets import Cipher
-from tests.rows import agent_row
+from backend.vault import control
+from tests.rows import agent_row, session_row
 from tests.waiting import until
 
 
@@ -131,6 +137,57 @@ async def test_the_next_platform_process_goes_on_with_the_same_vault(setting: Se
         assert await egress.grants(tx) == []  # no session needs that sandbox
     again = await setting.vault.seal("s-1", "a1", body)
     assert again["env"]["HTTPS_PROXY"].rpartition("@")[2] == sealed["env"]["HTTPS_PROXY"].rpartition("@")[2]
+
+
+async def test_passed_listeners_outlive_the_platform_and_then_the_vault(setting: Setting, tmp_path: Path) -> None:
+    await setting.agent()
+    async with setting.database.begin() as tx:
+        await sessions.add(tx, session_row("1"))
+    await setting.vault.seal("s-1", "a1", hand_over())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        await setting.vault.listen("s-1", {"explicit": listener})
+    assert b"BEGIN CERTIFICATE" in await certificate(port)
+    await setting.vault.aclose()
+    await setting.database.close()
+    await setting.start()
+    await until(lambda: setting.vault.status.state == "on", "the vault is there")
+    descriptors = 0
+    for _ in range(3):
+        old = vault_process(tmp_path / "vault")
+        os.kill(old, signal.SIGKILL)
+        await until(lambda: setting.vault.status.state == "down", "its end is seen")
+        await until(lambda: setting.vault.status.state == "on", "it is started anew")
+        assert vault_process(tmp_path / "vault") != old
+        assert b"BEGIN CERTIFICATE" in await certificate(port)
+        descriptors = descriptors or open_descriptors()
+        await until(lambda most=descriptors: open_descriptors() <= most, "it keeps no descriptor")
+    await setting.vault.release("s-1")
+    with pytest.raises(OSError):
+        await certificate(port)
+
+
+def open_descriptors() -> int:
+    """Of this process."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def vault_process(directory: Path) -> int:
+    """Its process id."""
+    with control.connected(directory) as sock:
+        return int(struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
+
+
+async def certificate(port: int) -> bytes:
+    """What a sandbox's own proxy says of itself."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(b"GET /ca.crt HTTP/1.1\r\nHost: vault\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_folders_that_cannot_be_used_close_the_vault(tmp_path: Path) -> None:

@@ -169,7 +169,6 @@ async def test_a_crash_under_load(vault: Process, local: Server) -> None:
             await through(vault, local.port)
         await vault.hello()
         idle = (await vault.ask("stats"))["ok"]["descriptors"]
-        await vault.open("s-1", local, TOKEN=REAL)
         local.requests.clear()
         stub = (await vault.open("s-1", local, TOKEN=REAL))["TOKEN"]
         await load(crash=False)
