@@ -16,9 +16,9 @@ from backend.domain import messages
 from backend.domain.problems import Problem
 from backend.services.agent_client import HarnessRefused
 from backend.services.errors import HarnessFailed, Invalid
+from backend.services.exchange import Said
 from backend.services.messages import Call
 from backend.services.sessions import Download
-from backend.services.turns import Said
 
 MESSAGE_LIMIT = bodies.SESSION_LIMIT
 

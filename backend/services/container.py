@@ -73,7 +73,6 @@ async def open_services(settings: Settings, driver: SandboxDriver | None = None)
         if driver is None:
             if settings.vault == "on":
                 vault = VaultService(database, cipher, settings)
-                vault.start()
                 stack.push_async_callback(vault.aclose)
             driver = local = _local_driver(settings, vault)
             if vault:
@@ -114,6 +113,8 @@ async def open_services(settings: Settings, driver: SandboxDriver | None = None)
         diagnosis.start()
         stack.push_async_callback(diagnosis.aclose)
         memory, skills = MemoryService(database), SkillsService(database)
+        if vault:
+            vault.start()  # last, because its process competes with our start; whoever needs it waits for it
         yield Services(
             settings,
             database,

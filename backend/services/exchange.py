@@ -74,7 +74,7 @@ class Exchange:
         self._seconds = seconds
 
     async def converse(self, turn: Turn, outcome: asyncio.Future[Reply | None]) -> None:
-        """The whole turn as one call of the harness."""
+        """The whole turn as one call of the harness. Raises HarnessFailed, TookTooLong, HarnessRefused."""
         try:
             reply = await self._client.message(turn.target, turn.body, self._seconds)
         except TimeoutError:
@@ -98,7 +98,7 @@ class Exchange:
             outcome.set_result(reply)
 
     async def prompt(self, turn: Turn, outcome: asyncio.Future[Reply | None], frames: Frames) -> None:
-        """The turn as events: they are listened to first, so that none is missed."""
+        """The turn as events: they are listened to first, so that none is missed. Raises as `converse`."""
         told = "harness event stream failed"
         try:
             async with asyncio.timeout(self._seconds), self._client.events(turn.target) as events:
@@ -112,11 +112,12 @@ class Exchange:
             frames.put(failure("stream timeout"))
             raise await self._too_long(turn) from None
         except HarnessRefused as refused:
-            gone = None
             if refused.unknown_session or await self._is_gone(turn):
                 gone = await self._gone(turn, refused)
-            frames.put(failure(told) | {"detail": str(gone or refused)})
-            raise gone or refused from refused
+                frames.put(failure(told) | {"detail": str(gone)})
+                raise gone from refused
+            frames.put(failure(told) | {"detail": str(refused)})
+            raise
         except HarnessUnreachable as error:
             broken = await self._broken(turn, error)
             frames.put(failure(told) | {"detail": str(broken or error)})

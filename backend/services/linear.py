@@ -23,11 +23,11 @@ from backend.integrations.linear.webhooks import Event, Issue
 from backend.services.agent_client import HarnessRefused
 from backend.services.errors import NotFound, ServiceError
 from backend.services.events import EventFeed, FeedClosed, Filter
+from backend.services.exchange import Said
 from backend.services.integrations import IntegrationsService
 from backend.services.leases import Leases
 from backend.services.messages import MessagesService
 from backend.services.sessions import SessionsService
-from backend.services.turns import Said
 from backend.settings import Settings
 from backend.store import events, views
 from backend.store import integrations as store

@@ -22,11 +22,12 @@ from backend.services.errors import (
     session_not_found,
 )
 from backend.services.events import EventFeed, FeedClosed, Filter
+from backend.services.exchange import Said
 from backend.services.frames import Frames, failure
 from backend.services.harness_client import HarnessClient, HarnessUnreachable
 from backend.services.history import History, pending_message
 from backend.services.sessions import SessionsService
-from backend.services.turns import Said, Turns, not_ready, provisioned
+from backend.services.turns import Turns, not_ready, provisioned
 from backend.settings import Settings
 from backend.store import messages as store
 from backend.store import sessions as session_store

@@ -14,13 +14,7 @@ from typing import Any, Final
 
 from backend.domain import clock, messages, sessions
 from backend.domain.agents import supports_tui
-from backend.services.agent_client import (
-    IN_THREAD,
-    AgentClient,
-    HarnessRefused,
-    Reply,
-    Target,
-)
+from backend.services.agent_client import IN_THREAD, AgentClient, HarnessRefused, Reply, Target
 from backend.services.errors import Conflict, NotFound, ServiceError
 from backend.services.exchange import Exchange, Said, Turn
 from backend.services.frames import Frames, failure

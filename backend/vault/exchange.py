@@ -1,6 +1,7 @@
 """One request of a sandbox, from its rules to the server's answer: verdict, credentials out, credentials back."""
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -20,7 +21,7 @@ SMALL: Final = 64 * 1024
 """Responses up to this many bytes keep a right Content-Length whatever is replaced in them."""
 INFLATED: Final = 8 * 1024 * 1024
 _REPEATABLE: Final = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE")
-_HEADER_UNFIT: Final = frozenset(b"\r\n\0")
+_HEADER_UNFIT: Final = re.compile(rb"[\r\n\0]")
 
 
 def refusal(status: int, kind: str, rule: str, host: str = "") -> Response:
@@ -153,7 +154,7 @@ class Exchange:
             self._session.remember_basic(encoded, content.partition(b" ")[2].strip())
             return b"Basic " + encoded
         replaced = self._text(content, scope, replacements, seen)
-        return content if _HEADER_UNFIT & set(replaced) else replaced
+        return content if _HEADER_UNFIT.search(replaced) else replaced
 
     def _ask_for_what_can_be_read(self, request: Request) -> None:
         """Only codings that credentials can be found in, and none for a part of a body."""
@@ -245,7 +246,7 @@ class Exchange:
     def _kept_after(self, request: Request, connection: Http1Connection, response: Response) -> Response:
         if response.upgraded is not None:
             return response
-        if response.body is None:
+        if response.body is None or isinstance(response.body, Whole):
             self._upstreams.keep(self._session, request, connection)
         else:
             response.body = _Returning(response.body, lambda: self._upstreams.keep(self._session, request, connection))
@@ -256,9 +257,10 @@ class Exchange:
 
     async def _restored(self, request: Request, response: Response, seen: _Seen) -> Response:
         needles = self._session.backward
-        if response.body is not None and response.length is not None and response.length <= SMALL:
+        body, length = response.body, response.length
+        if length is not None and length <= SMALL and not (body is None or isinstance(body, Whole)):
             data = await _all_of(response)
-            if len(data) != response.length:
+            if len(data) != length:
                 raise Unreachable("the server's answer is not as long as it says")
             response.body = Whole(data)
         if not needles:

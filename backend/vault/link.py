@@ -29,6 +29,9 @@ class Link(asyncio.Protocol):
         self._lost: BaseException | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        """Until when something must be read."""
         self._reading_paused = False
         self._writing_paused = False
         self._tls: ssl.SSLObject | None = None
@@ -71,6 +74,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._eof = True
         self._lost = error or Closed("closed")
+        self._stop_timer()
         self._writing_paused = False
         self._wake(self._reader)
         self._wake(self._writer)
@@ -155,12 +159,29 @@ class Link(asyncio.Protocol):
 
     async def _wait_to_read(self, seconds: float) -> None:
         waiter = self._reader = self._loop.create_future()
-        timer = self._loop.call_later(seconds, _expire, waiter)
+        deadline = self._deadline = self._loop.time() + seconds
+        # One timer goes on from one wait to the next: most end long before, and timers are dear.
+        if self._timer is None or self._timer.when() > deadline:
+            self._stop_timer()
+            self._timer = self._loop.call_at(deadline, self._look_at_deadline)
         try:
             await waiter
         finally:
-            timer.cancel()
             self._reader = None
+
+    def _look_at_deadline(self) -> None:
+        self._timer = None
+        if self._reader is None:
+            return
+        if self._loop.time() >= self._deadline:
+            _expire(self._reader)
+        else:
+            self._timer = self._loop.call_at(self._deadline, self._look_at_deadline)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def unread(self, data: bytes) -> None:
         """Put back what was read too much."""

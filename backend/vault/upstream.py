@@ -243,8 +243,11 @@ class Http1Connection:
         data = await self._read()
         if request.method != "HEAD" and not request.upgrade and (found := heads.response(data)):
             keeps = b"close" not in found.said.get(b"connection", b"").lower()
-            body = _CountedBody(self, data[found.end :], found.length, keeps)
-            return Response(found.status, found.reason, found.headers, body, found.length)
+            data, length = data[found.end :], found.length
+            body: Body = _CountedBody(self, data, length, keeps)
+            if len(data) >= length:
+                body = Whole(data[:length])
+            return Response(found.status, found.reason, found.headers, body, length)
         return await self._parsed(request, data)
 
     async def _next(self) -> Any:
@@ -280,15 +283,15 @@ class Http1Connection:
         counted = said.get(b"content-length")
         length = int(counted.partition(b",")[0]) if counted and b"transfer-encoding" not in said else None
         keeps = event.http_version == b"1.1" and b"close" not in said.get(b"connection", b"").lower()
-        body: Body | None
+        parsed: Body | None
         if request.method == "HEAD" or event.status_code in (204, 304):
-            body = None
+            parsed = None
             self._ended(keeps, http.trailing_data[0])
         elif length is not None:
-            body = _CountedBody(self, http.trailing_data[0], length, keeps)
+            parsed = _CountedBody(self, http.trailing_data[0], length, keeps)
         else:
-            body = _ParsedBody(self, keeps)
-        return Response(event.status_code, bytes(event.reason), headers, body, length)
+            parsed = _ParsedBody(self, keeps)
+        return Response(event.status_code, bytes(event.reason), headers, parsed, length)
 
     def _ended(self, keeps: bool, rest: bytes = b"") -> None:
         # Whoever sends more than was asked for is not asked again.

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from backend.domain import messages as rules
-from backend.services import turns
+from backend.services import exchange, turns
 from backend.settings import Settings
 from tests.api.conftest import AGENTS, SESSIONS
 from tests.api.stand_in import Platform, Sandboxes, stand_in
@@ -239,7 +239,7 @@ class TestTrouble:
     async def test_a_harness_that_does_not_answer_is_dead(
         self, platform: Platform, harness: TalkingHarness, session: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(turns, "VERDICT_SECONDS", 0.2)
+        monkeypatch.setattr(exchange, "VERDICT_SECONDS", 0.2)
         async with harness.unhealthy():
             response = await say(platform, session, "vanish")
         assert response.status_code == 502
@@ -280,7 +280,7 @@ class TestTrouble:
     async def test_one_that_never_arrived_is_not_taken_for_answered(
         self, platform: Platform, harness: TalkingHarness, session: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(turns, "ARRIVAL_SECONDS", 0.2)
+        monkeypatch.setattr(exchange, "ARRIVAL_SECONDS", 0.2)
         assert (await say(platform, session, "first")).status_code == 200
         response = await say(platform, session, "swallow")
         assert response.status_code == 502
@@ -377,6 +377,17 @@ class TestHistory:
         assert [text for _, text in said(found)] == ["directly", "echo: directly", "one", "echo: one"]
         assert [message["info"]["id"] for message in found] == ["user_1", "msg_1", "user_2", "msg_2"]
 
+    async def test_what_an_agent_s_server_took_with_it_is_still_told(
+        self, platform: Platform, harness: TalkingHarness, session: dict[str, Any]
+    ) -> None:
+        assert (await say(platform, session, "refuse")).status_code == 502  # the harness keeps nothing of it
+        assert (await say(platform, session, "next")).status_code == 200
+        assert said(await messages(platform, session)) == [
+            ("user", "refuse"),
+            ("user", "next"),
+            ("assistant", "echo: next"),
+        ]
+
     async def test_nothing_kept_and_nobody_to_ask(
         self, platform: Platform, harness: TalkingHarness, session: dict[str, Any]
     ) -> None:
@@ -451,6 +462,22 @@ class TestFirstMessage:
         await platform.until(created, lambda now: now["response"], "it is answered")
         assert said(await messages(platform, created)) == [("user", "later"), ("assistant", "echo: later")]
 
+    async def test_attachments_of_sessions_that_did_not_come_up_make_room(
+        self, platform: Platform, harness: TalkingHarness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from backend.services import messages as service
+
+        monkeypatch.setattr(service, "HELD_BYTES", len(PNG) - 1)
+        harness.tell(setup="running")
+        agent = await talker(platform)
+        attachments = [{"mime_type": "image/png", "base64": PNG}]
+        first = await platform.create(agent, initial_prompt="one", initial_attachments=attachments)
+        second = await platform.create(agent, initial_prompt="two", initial_attachments=attachments)
+        assert second["warnings"] != []
+        assert (await platform.http.delete(f"{SESSIONS}/{first['id']}")).status_code == 200
+        third = await platform.create(agent, initial_prompt="three", initial_attachments=attachments)
+        assert third["warnings"] == []
+
     async def test_attachments_for_a_terminal(self, platform: Platform) -> None:
         created = await platform.create(initial_attachments=[{"mime_type": "image/png", "base64": PNG}])
         assert "takes no attachments" in created["warnings"][0]
@@ -511,7 +538,7 @@ class TestRestart:
 
 class TestPlatformRestart:
     async def test_a_message_that_did_not_arrive(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(turns, "ARRIVAL_SECONDS", 0.2)
+        monkeypatch.setattr(exchange, "ARRIVAL_SECONDS", 0.2)
         harness = TalkingHarness()
         sandboxes = Sandboxes(settings.data_dir / "sandboxes", harness.url)
         async with harness.running():

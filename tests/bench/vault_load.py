@@ -1,15 +1,18 @@
 """Two programs for the vault's benchmark: a TLS server, and a client that measures it, direct or through a proxy.
 
 python -m tests.bench.vault_load serve CERTIFICATE      prints its port
-python -m tests.bench.vault_load load PORT CA [PROXY_PORT AUTHORIZATION STUB]      prints its figures as JSON
+python -m tests.bench.vault_load load PORT CA PID [PROXY_PORT AUTHORIZATION STUB]      prints its figures as JSON;
+    PID is the process whose processor time is counted
 """
 
 import asyncio
 import json
+import os
 import ssl
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import uvloop
 
@@ -93,9 +96,10 @@ class Client:
             writer.close()
         return statistics.median(times) * 1000
 
-    async def at_once(self) -> float:
+    async def at_once(self, process: int) -> tuple[float, float]:
+        """Requests a second, and milliseconds of a process's time for each."""
         pairs = [await self.open() for _ in range(AT_ONCE)]
-        count = 0
+        count, before = 0, processor_ms(process)
         end = time.perf_counter() + SECONDS
 
         async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -105,9 +109,10 @@ class Client:
                 count += 1
 
         await asyncio.gather(*(one(*pair) for pair in pairs))
+        spent = processor_ms(process) - before
         for _, writer in pairs:
             writer.close()
-        return count / SECONDS
+        return count / SECONDS, spent / count
 
     async def download(self) -> float:
         reader, writer = await self.open()
@@ -122,20 +127,22 @@ class Client:
         return DOWNLOAD / 1024 / 1024 / taken
 
 
-async def load(port: int, ca: str, proxy: list[str]) -> None:
+def processor_ms(process: int) -> float:
+    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+async def load(port: int, ca: str, process: int, proxy: list[str]) -> None:
     client = Client(port, ca, proxy)
     await client.new()
-    figures = {
-        "kept_ms": await client.kept(),
-        "new_ms": await client.new(),
-        "requests_s": await client.at_once(),
-        "download_mb_s": await client.download(),
-    }
-    print(json.dumps(figures))
+    kept, new = await client.kept(), await client.new()
+    requests, processor = await client.at_once(process)
+    figures = {"kept_ms": kept, "new_ms": new, "requests_s": requests, "processor_ms": processor}
+    print(json.dumps({**figures, "download_mb_s": await client.download()}))
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
         uvloop.run(serve(sys.argv[2]))
     else:
-        uvloop.run(load(int(sys.argv[2]), sys.argv[3], sys.argv[4:]))
+        uvloop.run(load(int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[5:]))

@@ -110,7 +110,7 @@ async def open_platform(settings_of: Callable[..., Settings]) -> AsyncIterator[O
             return not await services.driver.list()
 
         await until(nothing, "no sandbox is left")
-    assert not processes_of(services.settings.data_dir)
+    assert not processes_of(services.settings.data_dir / "sandboxes")
 
 
 async def in_balance(services: Services) -> None:

@@ -92,7 +92,7 @@ def kill(services: Services, row: Row, command: bytes) -> None:
 
 async def test_a_session_gets_a_warm_sandbox(open_platform: Open) -> None:
     async with open_platform(warm_pool_size=1) as services:
-        agent_id = await new_agent(services, env_vars={"GREETING": "hello"})
+        agent_id = await new_agent(services, env_vars={"GREETING": "hello"}, env_var_plain=["GREETING"])
         await use(services, agent_id)
         (spare,) = await warm(services)
         session = await ready(services, agent_id, title="mine")
