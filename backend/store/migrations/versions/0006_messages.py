@@ -29,9 +29,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["session_id"], ["session.id"], name="fk_session_message_session_id", ondelete="CASCADE"
         ),
-        sa.CheckConstraint(
-            "state IN ('queued', 'sent', 'pending', 'done', 'failed')", name="ck_session_message_state"
-        ),
+        sa.CheckConstraint("state IN ('queued', 'sent', 'pending', 'done', 'failed')", name="ck_session_message_state"),
         sqlite_autoincrement=True,
     )
     op.create_index(
