@@ -1,13 +1,17 @@
 """Runs everything that must pass: lint, format, types, tests. Extra arguments go to pytest."""
 
+import os
 import subprocess
 import sys
+
+WORKERS = min(8, 2 * (os.cpu_count() or 1))
+"""Tests wait for processes more than they compute."""
 
 CHECKS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     ("mypy",),
-    ("pytest", "-n", "2", "--dist", "loadgroup"),
+    ("pytest", "-n", str(WORKERS), "--dist", "loadgroup"),
 )
 
 
