@@ -358,7 +358,7 @@ async def test_who_leaves_while_the_server_is_started_anew_does_not_stop_that(ag
     os.kill((await agent.harness.state())["agent"]["pid"], signal.SIGKILL)
     await agent.harness.until(lambda state: not state["agent"]["running"])
     with pytest.raises(httpx.ReadTimeout):
-        await agent.harness.http.get(f"/session/{agent.session}/message", timeout=0.2)
+        await agent.harness.http.get(f"/session/{agent.session}/message", timeout=0.05)
     async with agent.listening() as events:
         assert "lychee" in text_of(await agent.say("Say lychee"))
         await events.until("session.idle", sessionID=agent.session)
