@@ -288,7 +288,6 @@ async def test_deleting_an_agent_with_running_sessions_needs_its_name() -> None:
         (session(1, PAYMENTS, "creating"), "a", "Not ready yet: waiting_harness"),
         (session(1, PAYMENTS, "failed"), "a", "It is failed; press r"),
         (session(1, PAYMENTS, "dead"), "x", "It is dead already"),
-        (session(1, DOCS), "a", "has no terminal"),
     ],
 )
 async def test_what_cannot_be_done_says_why(row: Any, key: str, words: str) -> None:
@@ -358,7 +357,7 @@ async def test_the_palette_offers_the_actions_of_the_screen() -> None:
     app = console()
     async with app.run_test(size=(80, 24)) as pilot:
         found = {command.title for command in app.get_system_commands(app.screen)}
-        assert {"New session", "Attach to the agent's terminal", "Choose a theme"} <= found
+        assert {"New session", "Attach to its terminal, watching, or chat with it", "Choose a theme"} <= found
         await pilot.press("ctrl+p")
         await pilot.press(*"agents", "enter")
         await until(lambda: isinstance(app.screen, AgentsScreen), pilot)

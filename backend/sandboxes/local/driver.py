@@ -263,6 +263,7 @@ class LocalDriver:
                     walls = await walls_of.probe(directory)
                 if walls.reason:
                     logger.warning("sandboxes are not isolated: %s", walls.reason)
+                await asyncio.to_thread(launch.compile_harness)
                 self._ground = Ground(walls, Namespace(()) if walls.bwrap else await namespaces.probe())
             return self._ground
 

@@ -1,5 +1,6 @@
 """How a sandbox's process is started: its command line, environment and descriptors."""
 
+import compileall
 import contextlib
 import fcntl
 import os
@@ -62,6 +63,13 @@ def command_line(
     limited = ["/bin/sh", "-c", _RUN_LIMITED, str(processes)] if processes else []
     innermost = [*limited, *harness, "--listen-fd", str(_LISTENER), "--root", str(root)]
     return ["/bin/sh", "-c", script, "sandbox", *limits, *groups, "--", *prefix, *innermost]
+
+
+def compile_harness() -> None:
+    """Compile what the harness imports: within its walls it cannot write, and would do so anew at each start."""
+    packages = Path(backend.__file__).parents[1]
+    for folder in ("backend/harness", "backend/domain", "lapconsole/terminal"):
+        compileall.compile_dir(packages / folder, quiet=2)
 
 
 def home_variable(root: Path) -> str:
