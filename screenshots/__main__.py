@@ -74,7 +74,7 @@ async def visit(
     await press("enter")
     await keep("session-failed", "set-up failed")
     await press("escape")
-    app.open_terminal(session_id)
+    app.open_terminal(session_id, take_over=True)
     await keep("terminal", "shortcuts", "bash-")
     await press("ctrl+right_square_bracket", "d")
     await press("2")
