@@ -68,7 +68,11 @@ async def test_one_that_runs_is_joined_and_left_alone(connection: EmbeddedConnec
         process.wait()
 
 
-async def test_one_that_died_is_started_again_on_its_port(connection: EmbeddedConnection, data: Path) -> None:
+async def test_one_that_died_is_started_again_on_its_port(
+    connection: EmbeddedConnection, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:  # the usual one may be wanted by a test beside this
+        monkeypatch.setattr(connection._platform, "_port", free.getsockname()[1])
     address = await connection.resolve()
     first = running(data)
     os.kill(first.pid, signal.SIGKILL)

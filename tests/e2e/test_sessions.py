@@ -1,6 +1,7 @@
 """A session's whole life with real processes: come up, attach, work, survive the platform, go; and how it fails."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -214,9 +215,10 @@ async def test_terminal_tokens(platform: Platform) -> None:
 async def test_harness_that_dies(platform: Platform) -> None:
     session = await platform.ready(await platform.create_agent())
     for pid in processes_of(platform.sandbox(session)):
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        if b"backend.harness" in command and b"unshare" not in command:
-            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one's end may be another's
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if b"backend.harness" in command and b"unshare" not in command:
+                os.kill(pid, signal.SIGKILL)
 
     async def dead() -> dict | None:
         seen = await platform.session(session["id"])
