@@ -329,17 +329,17 @@ async def test_of_one_session_only_that_is_read() -> None:
 
 async def test_a_blocked_host_is_allowed_after_asking_and_what_others_changed_is_kept() -> None:
     meanwhile = replace(PAYMENTS, allow_out=("*.github.com", "added.example"))
-    app = with_trouble(agent=meanwhile, update_agent=replace(PAYMENTS, allow_out=("pypi.org",)))
+    app = with_trouble(agent=meanwhile, update_agent=replace(PAYMENTS, allow_out=("ads.test",)))
     async with app.run_test(size=SIZE) as pilot:
         await in_egress(app, pilot)
         cursor_on(app, 2)
         await pilot.press("a")
         assert isinstance(app.screen, Confirm)
         said = " ".join(app.screen._effects)
-        assert "pypi.org is added to allow_out of agent payments-api" in said and "14 running sessions" in said
+        assert "ads.test is added to allow_out of agent payments-api" in said and "14 running sessions" in said
         await pilot.press("enter", "a", "y")
         await until(lambda: scripted(app).called("update_agent"), pilot)
-        sent = {"allow_out": ["*.github.com", "added.example", "pypi.org"]}
+        sent = {"allow_out": ["*.github.com", "added.example", "ads.test"]}
         assert scripted(app).called("update_agent") == [(PAYMENTS.id, sent)]
         await until(lambda: "may reach it now" in told(app, "detail"), pilot)
 

@@ -195,7 +195,7 @@ TOKEN = [{"stub": "stub_github_token_0123", "credential": "GITHUB_TOKEN", "real_
 SEEN = interceptions_from(
     [
         seen(1, "blocked", "telemetry.example.com", "/v2/collect?key=***", method="POST", count=14),
-        seen(2, "blocked", "pypi.org", "/simple/httpx/"),
+        seen(2, "blocked", "ads.test", "/simple/httpx/"),
         seen(3, "swapped", "api.github.com", "/repos/acme/payments-api/pulls", real_value_fingerprint=TOKEN),
         seen(4, "missed", "paste.example.net", "/new", method="PUT", stubs_missed=["stub_stripe_key_00ff"]),
         seen(5, "blocked", "169.254.169.254", "/latest/meta-data/", port=80, rule="always refused: a metadata address"),
