@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from textual.widget import Widget
-
 from lapconsole import keys
 from lapconsole.client.diagnosis import Examined, Fleet
 from lapconsole.client.models import Event, Issue
@@ -14,11 +12,10 @@ from lapconsole.client.platform import Platform
 from lapconsole.live.model import Changes
 from lapconsole.live.views import Key, View
 from lapconsole.screens.copying import copy
-from lapconsole.screens.room import RoomScreen
+from lapconsole.screens.room import FactsRoom
 from lapconsole.widgets.columns import Column
 from lapconsole.widgets.findings import finding_lines, mark, severity_words, short_words
 from lapconsole.widgets.parts import Look, Part, Parts
-from lapconsole.widgets.sheet import Sheet
 from lapconsole.widgets.table import Table
 from lapconsole.widgets.words import clean, plural
 
@@ -62,11 +59,11 @@ def _finding(one: Found, look: Look) -> Parts:
     return ((f"{glyph} {short_words(one.issue)}", tone), (f" ({one.shared})" if one.shared > 1 else "", "muted"))
 
 
-class DiagnosisScreen(RoomScreen[Found]):
+class DiagnosisScreen(FactsRoom[Found]):
     """The counts on top, the findings below."""
 
     DEFAULT_CSS = """
-    DiagnosisScreen #facts { height: auto; max-height: 5; padding: 0 1; }
+    DiagnosisScreen #facts { max-height: 5; }
     DiagnosisScreen.-normal #list { width: 66; }
     """
     BINDINGS = keys.bindings("diagnosis", "room", "list")
@@ -97,12 +94,6 @@ class DiagnosisScreen(RoomScreen[Found]):
     @property
     def crumb(self) -> str:
         return "Diagnosis"
-
-    def body(self) -> Iterable[Widget]:
-        notice, *rest = super().body()
-        self.facts = Sheet(self._fact_lines, glyphs=self.console.glyphs, id="facts")
-        self.facts.can_focus = False
-        return [notice, self.facts, *rest]
 
     async def read(self, platform: Platform) -> Iterable[Found]:
         self.fleet = await platform.fleet()
@@ -140,19 +131,6 @@ class DiagnosisScreen(RoomScreen[Found]):
         if self._stale and self._ticks >= REFRESH_TICKS and self.console.model.link.current and not self.missing:
             self._ticks, self._stale = 0, False
             self.load()
-        self._draw_facts()
-
-    def redraw(self) -> None:
-        super().redraw()
-        self._draw_facts()
-
-    def on_resize(self) -> None:
-        self.call_after_refresh(self._draw_facts)
-
-    def _draw_facts(self) -> None:
-        if self.is_mounted and self.facts.size.width:
-            self.facts.draw()
-            self.facts.styles.height = max(1, len(self.facts.lines))
 
     # -- what is shown
 
@@ -176,16 +154,7 @@ class DiagnosisScreen(RoomScreen[Found]):
             Column("session", "SESSION", self._session, 14, sort="session", grow=2, most=40),
             Column("why", "WHY", lambda one, look: ((clean(one.issue.message), "muted"),), 20, grow=3, fold=3),
         )
-        return Table(
-            columns,
-            view,
-            self.collection.entities,
-            self.collection.version,
-            title="Findings",
-            clock=self.console.clock,
-            glyphs=self.console.glyphs,
-            id="list",
-        )
+        return self.table_of(columns, view, "Findings")
 
     def _title(self, one: Found) -> str:
         known = self.console.model.sessions.get(one.of.session_id)
@@ -199,7 +168,7 @@ class DiagnosisScreen(RoomScreen[Found]):
         told = (short_words(issue), issue.code, severity_words(issue), one.label, self._title(one), issue.message)
         return " ".join((*told, one.of.status, one.of.session_id))
 
-    def _fact_lines(self, width: int) -> Sequence[Parts]:
+    def fact_lines(self, width: int) -> Sequence[Parts]:
         fleet, look = self.fleet, self.look
         if fleet is None:
             waiting = "" if self.missing or self.trouble else "Looking at all sessions …"

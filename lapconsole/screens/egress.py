@@ -16,7 +16,7 @@ from lapconsole.live.model import LinkState
 from lapconsole.live.views import Key, View
 from lapconsole.screens.confirm import Confirm
 from lapconsole.screens.copying import copy
-from lapconsole.screens.room import RoomScreen
+from lapconsole.screens.room import FactsRoom
 from lapconsole.widgets.columns import Column
 from lapconsole.widgets.fields import field_lines, moment
 from lapconsole.widgets.isolation import ANYWHERE, VAULT_OFF, VAULT_ON, vault_parts
@@ -51,11 +51,11 @@ def _seconds(one: Interception) -> float:
     return one.at.timestamp() if one.at else 0.0
 
 
-class EgressScreen(RoomScreen[Interception]):
+class EgressScreen(FactsRoom[Interception]):
     """Of all sessions, or of one."""
 
     DEFAULT_CSS = """
-    EgressScreen #facts { height: auto; max-height: 8; padding: 0 1; }
+    EgressScreen #facts { max-height: 8; }
     EgressScreen.-normal #list { width: 66; }
     EgressScreen #chosen { dock: bottom; margin-bottom: 1; height: 4; padding: 0 1; display: none; }
     EgressScreen.-narrow #chosen { display: block; }
@@ -93,12 +93,9 @@ class EgressScreen(RoomScreen[Interception]):
         return "Egress" if self._only is None else f"Egress {self.console.glyphs.dot} {self._title_of(self._only)}"
 
     def body(self) -> Iterable[Widget]:
-        notice, *rest = super().body()
-        glyphs = self.console.glyphs
-        self.facts = Sheet(self._fact_lines, glyphs=glyphs, id="facts")
-        self.chosen = Sheet(self._chosen_lines, title="Selected", glyphs=glyphs, id="chosen")
-        self.facts.can_focus = self.chosen.can_focus = False
-        return [notice, self.facts, *rest, self.chosen]
+        self.chosen = Sheet(self._chosen_lines, title="Selected", glyphs=self.console.glyphs, id="chosen")
+        self.chosen.can_focus = False
+        return [*super().body(), self.chosen]
 
     # -- reading
 
@@ -156,22 +153,13 @@ class EgressScreen(RoomScreen[Interception]):
         if self.console.model.link.state is LinkState.POLLING and self._ticks >= POLL_TICKS and not self.missing:
             self._ticks = 0
             self.load()
-        self._draw_more()
-
-    def redraw(self) -> None:
-        super().redraw()
-        self._draw_more()
 
     def on_table_moved(self) -> None:
-        self._draw_more()
+        self.draw_facts()
 
-    def on_resize(self) -> None:
-        self.call_after_refresh(self._draw_more)
-
-    def _draw_more(self) -> None:
+    def draw_facts(self) -> None:
+        super().draw_facts()
         if self.is_mounted and self.facts.size.width:
-            self.facts.draw()
-            self.facts.styles.height = max(1, len(self.facts.lines))
             self.chosen.set_class(self.chosen_one is None, "-none")
             if self.chosen.display:
                 self.chosen.draw()
@@ -205,16 +193,7 @@ class EgressScreen(RoomScreen[Interception]):
             Column("path", "PATH", lambda one, look: ((one.path, "muted"),), 10, grow=2, most=80, fold=4),
             Column("rule", "RULE", lambda one, look: ((self._rule(one), "muted"),), 14, grow=2, most=60, fold=5),
         )
-        table = Table(
-            columns,
-            view,
-            self.collection.entities,
-            self.collection.version,
-            title="Requests",
-            clock=self.console.clock,
-            glyphs=self.console.glyphs,
-            id="list",
-        )
+        table = self.table_of(columns, view, "Requests")
         table.scope = "all" if self._only is None else self._title_of(self._only)
         return table
 
@@ -241,7 +220,7 @@ class EgressScreen(RoomScreen[Interception]):
         session = self.console.model.sessions.get(session_id)
         return session.title or session.title_preview or session_id[:8] if session else session_id[:8]
 
-    def _fact_lines(self, width: int) -> Sequence[Parts]:
+    def fact_lines(self, width: int) -> Sequence[Parts]:
         look, glyphs = self.look, self.console.glyphs
         if self.read_at is None:
             return [] if self.missing or self.trouble else [(("Reading …", "muted"),)]

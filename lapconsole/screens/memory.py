@@ -167,16 +167,7 @@ class MemoryScreen(RoomScreen[Memory]):
         view: View[Memory] = View(
             self.collection.entities, SORTS, _words, sort=TOLD, descending=False, only=self._is_wanted
         )
-        table = Table(
-            COLUMNS,
-            view,
-            self.collection.entities,
-            self.collection.version,
-            title="Memory",
-            clock=self.console.clock,
-            glyphs=self.console.glyphs,
-            id="list",
-        )
+        table = self.table_of(COLUMNS, view, "Memory")
         table.scope = self._scope
         return table
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from textual.widget import Widget
-
 from lapconsole import keys
 from lapconsole.client.models import Event, seconds_since
 from lapconsole.client.platform import Platform
 from lapconsole.client.pool import PooledSandbox, PoolFailure, PoolStats
 from lapconsole.live.views import Key, View
 from lapconsole.screens.confirm import Confirm
-from lapconsole.screens.room import RoomScreen
+from lapconsole.screens.room import FactsRoom
 from lapconsole.widgets.columns import Column
 from lapconsole.widgets.fields import field_lines, heading, moment
 from lapconsole.widgets.parts import Look, Part, Parts, wrap_parts
-from lapconsole.widgets.sheet import Sheet
 from lapconsole.widgets.table import Table
 from lapconsole.widgets.words import age, clean, duration, plural
 
@@ -55,11 +52,11 @@ def _words(one: PooledSandbox) -> str:
     return " ".join((one.label, one.agent_id, one.status, one.sandbox, one.failure_reason or ""))
 
 
-class PoolScreen(RoomScreen[PooledSandbox]):
+class PoolScreen(FactsRoom[PooledSandbox]):
     """The numbers on top, the sandboxes below."""
 
     DEFAULT_CSS = """
-    PoolScreen #facts { height: auto; max-height: 12; padding: 0 1; }
+    PoolScreen #facts { max-height: 12; }
     """
     BINDINGS = keys.bindings("pool", "room", "list")
     HINTS = (
@@ -89,12 +86,6 @@ class PoolScreen(RoomScreen[PooledSandbox]):
     def crumb(self) -> str:
         return "Warm pool"
 
-    def body(self) -> Iterable[Widget]:
-        notice, *rest = super().body()
-        self.facts = Sheet(self._fact_lines, glyphs=self.console.glyphs, id="facts")
-        self.facts.can_focus = False
-        return [notice, self.facts, *rest]
-
     async def read(self, platform: Platform) -> Iterable[PooledSandbox]:
         pool = await platform.pool()
         self.stats, self._listed = pool.stats, pool.sandboxes is not None
@@ -110,19 +101,6 @@ class PoolScreen(RoomScreen[PooledSandbox]):
         if self._ticks >= REFRESH_TICKS and self.console.model.link.current and not self.missing:
             self._ticks = 0
             self.load()
-        self._draw_facts()
-
-    def redraw(self) -> None:
-        super().redraw()
-        self._draw_facts()
-
-    def on_resize(self) -> None:
-        self.call_after_refresh(self._draw_facts)
-
-    def _draw_facts(self) -> None:
-        if self.is_mounted and self.facts.size.width:
-            self.facts.draw()
-            self.facts.styles.height = max(1, len(self.facts.lines))
 
     # -- what is shown
 
@@ -148,22 +126,13 @@ class PoolScreen(RoomScreen[PooledSandbox]):
             Column("goes", "GOES IN", _expires, 7, sort="goes", right=True, live=True, fold=1),
             Column("sandbox", "SANDBOX", lambda one, look: ((one.sandbox, "muted"),), 12, grow=2, most=36, fold=4),
         )
-        return Table(
-            columns,
-            view,
-            self.collection.entities,
-            self.collection.version,
-            title="Sandboxes",
-            clock=self.console.clock,
-            glyphs=self.console.glyphs,
-            id="list",
-        )
+        return self.table_of(columns, view, "Sandboxes")
 
     def _harness(self, one: PooledSandbox, look: Look) -> Parts:
         agent = self.console.model.agents.get(one.agent_id)
         return ((agent.harness_id if agent else "", "muted"),)
 
-    def _fact_lines(self, width: int) -> Sequence[Parts]:
+    def fact_lines(self, width: int) -> Sequence[Parts]:
         stats, look = self.stats, self.look
         if stats is None:
             return [] if self.missing or self.trouble else [(("Reading …", "muted"),)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Generic, TypeVar
 
@@ -16,8 +16,13 @@ from lapconsole.client.models import Event
 from lapconsole.client.platform import Platform
 from lapconsole.live.collection import Collection
 from lapconsole.live.model import Changes, LinkState
+from lapconsole.live.views import View
 from lapconsole.screens.lists import ListScreen
 from lapconsole.screens.operations import next_step
+from lapconsole.widgets.columns import Column
+from lapconsole.widgets.parts import Parts
+from lapconsole.widgets.sheet import Sheet
+from lapconsole.widgets.table import Table
 
 E = TypeVar("E")
 
@@ -44,6 +49,19 @@ class RoomScreen(ListScreen, Generic[E]):
     def body(self) -> Iterable[Widget]:
         yield Static(id="notice", markup=False)
         yield from super().body()
+
+    def table_of(self, columns: Sequence[Column[E]], view: View[E], title: str) -> Table[E]:
+        """The list itself."""
+        return Table(
+            columns,
+            view,
+            self.collection.entities,
+            self.collection.version,
+            title=title,
+            clock=self.console.clock,
+            glyphs=self.console.glyphs,
+            id="list",
+        )
 
     async def read(self, platform: Platform) -> Iterable[E]:
         """Everything the list shows. May raise ClientError; Unsupported where the platform has no such thing."""
@@ -157,3 +175,38 @@ class RoomScreen(ListScreen, Generic[E]):
 
     def action_reload(self) -> None:
         self.load()
+
+
+class FactsRoom(RoomScreen[E]):
+    """A room with facts above its list, which take as many lines as they need."""
+
+    DEFAULT_CSS = """
+    FactsRoom #facts { height: auto; padding: 0 1; }
+    """
+
+    def body(self) -> Iterable[Widget]:
+        notice, *rest = super().body()
+        self.facts = Sheet(self.fact_lines, glyphs=self.console.glyphs, id="facts")
+        self.facts.can_focus = False
+        return [notice, self.facts, *rest]
+
+    def fact_lines(self, width: int) -> Sequence[Parts]:
+        """What stands above the list."""
+        raise NotImplementedError
+
+    def tick(self) -> None:
+        super().tick()
+        self.draw_facts()
+
+    def redraw(self) -> None:
+        super().redraw()
+        self.draw_facts()
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.draw_facts)
+
+    def draw_facts(self) -> None:
+        """Bring them up to date, once there is room for them."""
+        if self.is_mounted and self.facts.size.width:
+            self.facts.draw()
+            self.facts.styles.height = max(1, len(self.facts.lines))

@@ -127,16 +127,7 @@ class SkillsScreen(RoomScreen[Skill]):
             ),
             Column("age", "AGE", _age, 4, sort="created", descending=True, right=True, live=True, fold=1),
         )
-        table = Table(
-            columns,
-            view,
-            self.collection.entities,
-            self.collection.version,
-            title="Skills",
-            clock=self.console.clock,
-            glyphs=self.console.glyphs,
-            id="list",
-        )
+        table = self.table_of(columns, view, "Skills")
         table.scope = "library" if self._agent_id is None else self.agent.label if self.agent else "gone"
         return table
 
