@@ -25,7 +25,7 @@ from backend.services.reconciler import LEASE_TICKS, Reconciler
 from backend.services.recordings import Recordings
 from backend.services.sessions import SessionsService
 from backend.services.skills import SkillsService
-from backend.services.vault import Guarded, VaultService
+from backend.services.vault import VaultService
 from backend.services.warm_pool import WarmPool
 from backend.settings import Settings
 from backend.store.database import Database
@@ -75,8 +75,6 @@ async def open_services(settings: Settings, driver: SandboxDriver | None = None)
                 vault = VaultService(database, cipher, settings)
                 stack.push_async_callback(vault.aclose)
             driver = local = _local_driver(settings, vault)
-            if vault:
-                driver = Guarded(local, vault)
         stack.push_async_callback(driver.close)
         seal = _sealed(vault, local) if vault and local else unsealed
         harness = HarnessClient()
@@ -148,6 +146,7 @@ def _local_driver(settings: Settings, vault: VaultService | None) -> LocalDriver
         limits=_limits(settings),
         isolation=settings.isolation,
         connect=connect if vault else None,
+        released=vault.release if vault else None,
         commands=settings.harness_commands.values(),
         readable=settings.sandbox_readable_paths,
     )

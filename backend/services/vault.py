@@ -27,7 +27,6 @@ from urllib.parse import urlsplit
 import backend
 from backend.domain import clock, stubs
 from backend.domain.egress import BadHost, address, normal, special
-from backend.sandboxes.contract import Inspection, Rescue, Sandbox, SandboxDriver, SandboxSpec, SandboxState
 from backend.services.errors import VaultError
 from backend.settings import Settings
 from backend.store import agents as agent_store
@@ -554,41 +553,6 @@ class _Gateway:
         """Whether it is on the machine's loopback, which in a sandbox is another."""
         ip = address(self.host)
         return self.host == "localhost" or (ip is not None and ip.is_loopback)
-
-
-class Guarded:
-    """A driver whose sandboxes are known to a vault: what is removed is forgotten there, too."""
-
-    def __init__(self, driver: SandboxDriver, vault: VaultService) -> None:
-        self._driver = driver
-        self._vault = vault
-
-    async def create(self, spec: SandboxSpec) -> Sandbox:
-        return await self._driver.create(spec)
-
-    async def state(self, name: str) -> SandboxState:
-        return await self._driver.state(name)
-
-    async def wait_gone(self, name: str) -> str:
-        return await self._driver.wait_gone(name)
-
-    async def delete(self, name: str, rescue: Rescue | None = None) -> None:
-        try:
-            await self._driver.delete(name, rescue)
-        finally:
-            await self._vault.release(name)
-
-    async def logs(self, name: str, tail_lines: int, since_seconds: int | None = None) -> str:
-        return await self._driver.logs(name, tail_lines, since_seconds)
-
-    async def inspect(self, name: str) -> Inspection:
-        return await self._driver.inspect(name)
-
-    async def list(self) -> "list[str]":
-        return await self._driver.list()
-
-    async def close(self) -> None:
-        await self._driver.close()
 
 
 def _clone_target(body: Mapping[str, Any]) -> tuple[str, int, str] | None:

@@ -9,7 +9,8 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Coroutine, Iterable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -51,6 +52,8 @@ _MAX_TOKEN = 1024
 """Characters. The token line must fit a pipe at once."""
 _CLOSE_TIMEOUT = 10.0
 """Seconds for what is under way when the driver is closed."""
+_MACHINE_SECONDS = 1.0
+"""How long what is known of this machine is good enough."""
 _REAP_TIMEOUT = 5.0
 """Seconds from the end of a process to the notice of it."""
 
@@ -84,7 +87,8 @@ class LocalDriver:
     `grace_seconds` is how long a harness may take to end its agent before everything is killed. `isolation` says what
     to do about walls: take them where they can be had, require them, or do without. Behind walls a sandbox sees, of the
     machine, what `visible` lists, with the programs of `commands` (harness command lines) and the `readable` paths;
-    its network goes to whom `connect` gives the listeners, and nowhere without it.
+    its network goes to whom `connect` gives the listeners, and nowhere without it. `released` is told of each sandbox
+    that was to be deleted, whether that worked or not.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class LocalDriver:
         grace_seconds: float = 2.0,
         isolation: Literal["auto", "required", "off"] = "auto",
         connect: Connect | None = None,
+        released: Callable[[str], Awaitable[None]] | None = None,
         commands: Iterable[str] = (),
         readable: Sequence[Path] = (),
     ) -> None:
@@ -106,6 +111,7 @@ class LocalDriver:
         self._grace_seconds = grace_seconds
         self._wanted = isolation
         self._connect = connect
+        self._released = released
         self._words = [word for command in commands for word in visible.words(command)]
         self._readable = tuple(readable)
         self._ground: Ground | None = None
@@ -118,6 +124,8 @@ class LocalDriver:
         self._creating: set[str] = set()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._machine: dict[str, Any] = {}
+        self._machine_until = 0.0
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         root = self._root(spec.name)
@@ -147,7 +155,11 @@ class LocalDriver:
 
     async def delete(self, name: str, rescue: Rescue | None = None) -> None:
         # Goes on when its caller is cancelled: half a sandbox is of no use to anyone.
-        await asyncio.shield(self._start_task(self._delete(name, self._root(name), rescue)))
+        try:
+            await asyncio.shield(self._start_task(self._delete(name, self._root(name), rescue)))
+        finally:
+            if self._released is not None:
+                await self._released(name)
 
     async def logs(self, name: str, tail_lines: int, since_seconds: int | None = None) -> str:
         return await asyncio.to_thread(logs.tail, self._root(name) / LOG_FILE, tail_lines, since_seconds)
@@ -157,7 +169,16 @@ class LocalDriver:
         watch = await self._watch(name, root)
         ended = watch.reason.result() if watch and watch.reason.done() and not watch.reason.cancelled() else None
         running = watch is not None and not watch.reason.done()
-        return await asyncio.to_thread(_inspected, root, running, ended)
+        return await asyncio.to_thread(self._inspected, root, running, ended)
+
+    def _inspected(self, root: Path, running: bool, ended: str | None) -> Inspection:
+        # The machine is the same for all of a fleet that is looked at in one go.
+        if time.monotonic() >= self._machine_until:
+            self._machine, self._machine_until = (
+                inspecting.machine(self._directory),
+                time.monotonic() + _MACHINE_SECONDS,
+            )
+        return inspecting.inspect(root, _load(root), running, ended, self._machine)
 
     async def list(self) -> list[str]:
         return await asyncio.to_thread(_names, self._directory)
@@ -479,10 +500,6 @@ def _load(root: Path) -> Record | None:
     """The record of a sandbox, unless it is from before the machine's last start: then nothing of it can run."""
     note = record.load(root)
     return note if note and note.boot_id == processes.boot_id() else None
-
-
-def _inspected(root: Path, running: bool, ended: str | None) -> Inspection:
-    return inspecting.inspect(root, _load(root), running, ended)
 
 
 def _pipe_with(content: bytes) -> int:

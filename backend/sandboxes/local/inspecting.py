@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,16 +17,17 @@ _EXIT: Final = re.compile(r"exit code (\d+)")
 _UNITS: Final = {"kB": 1024}
 
 
-def inspect(directory: Path, note: Record | None, running: bool, ended: str | None) -> Inspection:
-    """The sandbox in `directory`. `ended` is why its process ended, where somebody saw it. Reads files; don't wait.
+def inspect(
+    directory: Path, note: Record | None, running: bool, ended: str | None, node: Mapping[str, Any]
+) -> Inspection:
+    """The sandbox in `directory`. `ended` is why its process ended, where somebody saw it; `node` is this machine.
 
-    A local sandbox is one container named harness; its node is this machine, its service the port it listens on.
+    A local sandbox is one container named harness; its service is the port it listens on.
     """
-    node = machine(directory)
     if note is None:
         nothing = {"exists": False}
         return Inspection(pod=nothing, sandbox_cr={"exists": directory.is_dir()}, service=nothing, node=node)
-    age_ms = round(clock.seconds_since(clock.text(clock.parse(note.created_at))) * 1000)
+    age_ms = round(clock.seconds_since(note.created_at) * 1000)
     container: dict[str, Any] = {"name": "harness", "ready": running, "restart_count": 0}
     if not running:
         code = _EXIT.search(ended or "")
@@ -63,13 +65,16 @@ def inspect(directory: Path, note: Record | None, running: bool, ended: str | No
     return Inspection(pod=pod, sandbox_cr=cr, service=service, node=node)
 
 
-def machine(directory: Path) -> dict[str, Any]:
-    """This machine as a node, and how busy it is. Local sandboxes request nothing: they are only limited."""
+def machine(sandboxes: Path) -> dict[str, Any]:
+    """This machine as a node, and how busy it is. Local sandboxes request nothing: they are only limited.
+
+    `sandboxes` is the folder they are in, where there are any. Reads files; don't wait.
+    """
     memory = _meminfo()
     total, left = memory.get("MemTotal"), memory.get("MemAvailable")
     has = {"cpu_millicores": (os.cpu_count() or 1) * 1000, "memory_bytes": total}
     try:
-        free: int | None = shutil.disk_usage(directory if directory.exists() else directory.parent).free
+        free: int | None = shutil.disk_usage(sandboxes if sandboxes.exists() else sandboxes.parent).free
     except OSError:
         free = None
     return {
@@ -84,7 +89,7 @@ def machine(directory: Path) -> dict[str, Any]:
         "capacity": has,
         "allocatable": has,
         "allocated_requests": None,
-        "pod_count": _count(directory.parent),
+        "pod_count": _count(sandboxes),
         "allocated_pct": None,
         "load": {"load_1m": os.getloadavg()[0], "memory_available_bytes": left, "disk_free_bytes": free},
     }

@@ -1,13 +1,10 @@
 """A PID namespace of its own for each sandbox, by util-linux `unshare`, where the machine allows it."""
 
-import asyncio
-import errno
 import os
 import shutil
 from dataclasses import dataclass
 
-PROBE_TIMEOUT = 10.0
-"""Seconds. A start takes a few milliseconds."""
+from backend.sandboxes.local import trial
 
 # The harness becomes PID 1 inside: when it ends, the kernel ends everything it started, detached or not. With
 # --kill-child that also holds when the outer unshare process is killed. Nothing ties either to the platform.
@@ -38,34 +35,10 @@ async def probe() -> Namespace:
     attempts: list[tuple[str, ...]] = [(*_USER_NAMESPACE, *_PID_NAMESPACE)]
     if os.geteuid() == 0:
         attempts.insert(0, _PID_NAMESPACE)
-    refusal = ""
+    refusal: list[str] = []
     for flags in attempts:
         prefix = (unshare, *flags, "--")
-        refusal = await _refusal((*prefix, "/bin/sh", "-c", 'test "$$" = 1'))
+        refusal = await trial.refused((*prefix, "/bin/sh", "-c", 'test "$$" = 1'), "unshare")
         if not refusal:
             return Namespace(prefix)
-    return Namespace((), f"no PID namespace: {refusal}")
-
-
-async def _refusal(command: tuple[str, ...]) -> str:
-    """Run a command; "" when it ended well, else why not in one line."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": os.defpath, "LC_ALL": "C"},
-    )
-    try:
-        async with asyncio.timeout(PROBE_TIMEOUT):
-            _, errors = await process.communicate()
-    except TimeoutError:
-        raise TimeoutError(errno.ETIMEDOUT, "unshare does not answer") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode == 0:
-        return ""
-    lines = errors.decode(errors="replace").strip().splitlines()
-    return lines[0][:200] if lines else f"unshare ended with {process.returncode}"
+    return Namespace((), f"no PID namespace: {refusal[0]}")

@@ -9,8 +9,6 @@ Therefore run the platform as an ordinary user, who in turn owns little that the
 """
 
 import asyncio
-import errno
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -18,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from backend.sandboxes.local import record, seccomp, visible
+from backend.sandboxes.local import record, seccomp, trial, visible
 
-PROBE_TIMEOUT: Final = 10.0
 SHARED_MEMORY_BYTES: Final = 256 * 1024 * 1024
 FILTER: Final = 6
 """The descriptor of the system call filter in bubblewrap."""
@@ -56,27 +53,12 @@ async def probe(directory: Path) -> Walls:
         return Walls(None, etc, "bubblewrap is missing (install bubblewrap)")
     await asyncio.to_thread(visible.write_etc, etc)
     frame = [*_NAMESPACES, _NO_NETWORK, *(word for words in visible.system() for word in words), *_private(etc)]
-    process = await asyncio.create_subprocess_exec(
-        *(bwrap, *frame, "--remount-ro", "/", "--", "/bin/sh", "-c", 'test "$$" = 1'),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": os.defpath, "LC_ALL": "C"},
+    said = await trial.refused(
+        (bwrap, *frame, "--remount-ro", "/", "--", "/bin/sh", "-c", 'test "$$" = 1'), "bubblewrap"
     )
-    try:
-        async with asyncio.timeout(PROBE_TIMEOUT):
-            _, errors = await process.communicate()
-    except TimeoutError:
-        raise TimeoutError(errno.ETIMEDOUT, "bubblewrap does not answer") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode == 0:
+    if not said:
         return Walls(bwrap, etc)
-    lines = errors.decode(errors="replace").strip().splitlines()
-    said = lines[-1][:200] if lines else f"bwrap ended with {process.returncode}"
-    return Walls(None, etc, f"{said} (bubblewrap 0.8 or later and user namespaces are needed)")
+    return Walls(None, etc, f"{said[-1]} (bubblewrap 0.8 or later and user namespaces are needed)")
 
 
 def command(
