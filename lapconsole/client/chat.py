@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 
-from lapconsole.client import urls
+from lapconsole.client import feed, urls
 from lapconsole.client.asking import QUESTION, Wish
 from lapconsole.client.errors import ClientError, PlatformError, Unreachable
-from lapconsole.client.feed import FeedReader
 from lapconsole.client.models import Json, as_count, as_list, as_object, safe_line, safe_text
 from lapconsole.client.platform import Platform
 
@@ -346,23 +345,13 @@ async def _frames(
     idle_seconds: float,
 ) -> AsyncGenerator[Json, None]:
     """The JSON objects of a stream of server-sent events."""
-    # Not compressed: what compresses also collects, and events would come late.
-    headers = {"accept": "text/event-stream", "accept-encoding": "identity", "cache-control": "no-store"}
+    headers = feed.STREAM_HEADERS
     stream = platform.stream(path, query=query, headers=headers, method=method, body=body, answer_seconds=idle_seconds)
     async with stream as response:
-        if not response.headers.get("content-type", "").startswith("text/event-stream"):
+        if not feed.is_stream(response):
             raise PlatformError(HTTPStatus.NOT_FOUND, "FOREIGN", "the platform answered with no stream of events")
-        reader, parts = FeedReader(), response.aiter_bytes()
-        while True:
-            try:
-                async with asyncio.timeout(idle_seconds):
-                    part = await anext(parts, None)
-            except TimeoutError:
-                cause = f"the stream was silent for {idle_seconds:g} s"
-                raise Unreachable(platform.base_url, cause, silent_seconds=idle_seconds) from None
-            if part is None:
-                return
-            for event in reader.feed(part):
+        async with aclosing(feed.read(platform, response, idle_seconds, "stream")) as events:
+            async for event in events:
                 yield event.data
 
 

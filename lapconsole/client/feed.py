@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lapconsole.client import urls
 from lapconsole.client.errors import PlatformError, Unreachable, Unsupported
 from lapconsole.client.models import Event
 from lapconsole.client.platform import Platform
 
+if TYPE_CHECKING:
+    import httpx
+
 # The platform sends a heartbeat every 15 s; a feed silent for longer than this is broken.
 IDLE_SECONDS = 40.0
+
+# Not compressed: what compresses also collects, and events would come late.
+STREAM_HEADERS = {"accept": "text/event-stream", "accept-encoding": "identity", "cache-control": "no-store"}
 
 _FRAME_BYTES = 4 << 20
 
@@ -28,31 +36,41 @@ async def events(
     PlatformError for another refusal, Unreachable when it breaks or falls silent. Close it (`aclosing`) when leaving
     early.
     """
-    # Not compressed: what compresses also collects, and events would come late.
-    headers = {"accept": "text/event-stream", "accept-encoding": "identity", "cache-control": "no-store"}
-    if after is not None:
-        headers["last-event-id"] = str(after)
+    headers = STREAM_HEADERS if after is None else {**STREAM_HEADERS, "last-event-id": str(after)}
     try:
         async with platform.stream(urls.EVENTS, headers=headers) as response:
-            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+            if not is_stream(response):
                 raise Unsupported("this platform has no event feed")
-            reader = FeedReader()
-            parts = response.aiter_bytes()
-            while True:
-                try:
-                    async with asyncio.timeout(idle_seconds):
-                        part = await anext(parts, None)
-                except TimeoutError:
-                    cause = f"the event feed was silent for {idle_seconds:g} s"
-                    raise Unreachable(platform.base_url, cause, silent_seconds=idle_seconds) from None
-                if part is None:
-                    return
-                for event in reader.feed(part):
+            async with aclosing(read(platform, response, idle_seconds, "event feed")) as found:
+                async for event in found:
                     yield event
     except PlatformError as error:
         if error.status in (404, 405):
             raise Unsupported("this platform has no event feed") from None
         raise
+
+
+def is_stream(response: httpx.Response) -> bool:
+    """Whether the answer is a stream of server-sent events."""
+    return str(response.headers.get("content-type", "")).startswith("text/event-stream")
+
+
+async def read(
+    platform: Platform, response: httpx.Response, idle_seconds: float, name: str
+) -> AsyncGenerator[Event, None]:
+    """The events of a stream until it ends. Raises Unreachable when it is silent for `idle_seconds`."""
+    reader, parts = FeedReader(), response.aiter_bytes()
+    while True:
+        try:
+            async with asyncio.timeout(idle_seconds):
+                part = await anext(parts, None)
+        except TimeoutError:
+            cause = f"the {name} was silent for {idle_seconds:g} s"
+            raise Unreachable(platform.base_url, cause, silent_seconds=idle_seconds) from None
+        if part is None:
+            return
+        for event in reader.feed(part):
+            yield event
 
 
 @dataclass(slots=True)

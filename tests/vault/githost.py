@@ -9,6 +9,8 @@ import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from tests.vault.servers import read_body
+
 
 class GitHost:
     """Serves the repositories below `root` to who has the token as password."""
@@ -34,20 +36,10 @@ class GitHost:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
                 headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
-                body = await self._body(reader, headers)
+                body = await read_body(reader, headers)
                 status, lines, answer = await self._answer(head[0].split(" "), headers, body)
                 writer.write(f"HTTP/1.1 {status}\r\n{lines}Content-Length: {len(answer)}\r\n\r\n".encode() + answer)
                 await writer.drain()
-
-    async def _body(self, reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
-        if headers.get("transfer-encoding") != "chunked":
-            return await reader.readexactly(int(headers.get("content-length", "0")))
-        parts = []
-        while size := int((await reader.readline()).strip(), 16):
-            parts.append(await reader.readexactly(size))
-            await reader.readline()
-        await reader.readline()
-        return b"".join(parts)
 
     async def _answer(self, request: list[str], headers: dict[str, str], body: bytes) -> tuple[str, str, bytes]:
         given = headers.get("authorization", "").removeprefix("Basic ")

@@ -121,7 +121,7 @@ class Server:
             writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nmuch")
             await writer.drain()
             return False
-        body = await self._body(reader, lower)
+        body = await read_body(reader, lower)
         self.requests.append({"method": method, "path": path, "headers": headers, "body": body})
         shown = json.dumps(
             {"method": method, "path": path, "headers": headers, "body": body.decode("latin-1")}
@@ -175,15 +175,17 @@ class Server:
         await writer.drain()
         return True
 
-    async def _body(self, reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
-        if "chunked" not in headers.get("transfer-encoding", ""):
-            return await reader.readexactly(int(headers.get("content-length", "0")))
-        parts = []
-        while size := int((await reader.readline()).strip(), 16):
-            parts.append(await reader.readexactly(size))
-            await reader.readline()
+
+async def read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    """The body of a request with these headers, their names in lower case."""
+    if "chunked" not in headers.get("transfer-encoding", ""):
+        return await reader.readexactly(int(headers.get("content-length", "0")))
+    parts = []
+    while size := int((await reader.readline()).strip(), 16):
+        parts.append(await reader.readexactly(size))
         await reader.readline()
-        return b"".join(parts)
+    await reader.readline()
+    return b"".join(parts)
 
 
 class Http2Server:
