@@ -30,6 +30,8 @@ LOG_LINES: Final = 200
 TICK_SECONDS: Final = 5.0
 RECENT: Final = timedelta(hours=24)
 """How long after its end a session is part of the fleet's diagnosis."""
+JUST_NOW: Final = timedelta(minutes=1)
+"""How long after its end a session is still looked at in each round: then nothing about it changes any more."""
 RECENT_LIMIT: Final = 200
 AT_ONCE: Final = 8
 SHOWN: Final = (diagnosis.HIGH, diagnosis.MEDIUM)
@@ -59,6 +61,7 @@ class Diagnosis:
         self._leases = leases
         self._settings = settings
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._ended = RECENT  # at first also those that ended while no platform ran
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -130,8 +133,9 @@ class Diagnosis:
 
     async def tick(self) -> None:
         """Note with each session what is wrong with it now; one that cannot be told keeps what it has."""
-        rows = [row for row in await self._fleet_rows() if row["owner"] in (None, self._leases.holder)]
-        await asyncio.gather(*map(self._note, rows))
+        rows = await self._fleet_rows(self._ended)
+        await asyncio.gather(*(self._note(row) for row in rows if row["owner"] in (None, self._leases.holder)))
+        self._ended = JUST_NOW
 
     async def _watch(self) -> None:
         while True:
@@ -155,8 +159,9 @@ class Diagnosis:
         except Exception:
             logger.exception("diagnosis: session %s", row["id"])
 
-    async def _fleet_rows(self) -> list[Row]:
-        since = clock.text(datetime.now(UTC) - RECENT)
+    async def _fleet_rows(self, ended: timedelta = RECENT) -> list[Row]:
+        """All active sessions, and those that ended within that time."""
+        since = clock.text(datetime.now(UTC) - ended)
         async with self._database.read() as tx:
             active = await session_store.active(tx)
             return [*active, *await session_store.ended_since(tx, since, limit=RECENT_LIMIT)]
