@@ -38,12 +38,15 @@ class AttachLine(Widget):
     leaves some room.
     """
 
-    def __init__(self, label: str) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._label = clean(label) or "platform"
-        self._band = environment(label)
+        self._label = self._band = ""
         self._told: tuple[Parts, tuple[Parts, ...]] = ((), ((),))
         self._whole = False
+
+    def on_mount(self) -> None:
+        label = console_of(self).label
+        self._label, self._band = clean(label) or "platform", environment(label)
 
     def show(self, left: Parts, *right: Parts, whole: bool = False) -> None:
         """Take over what is to be told; with `whole` the left is cut only where no variant leaves it its room. Drawn
@@ -88,11 +91,13 @@ class AttachScreen(Screen[None], inherit_bindings=False):
         self._attachment: Attachment | None = None
         self._news = ""
         self._news_timer: Timer | None = None
+        # Kept here: at the end they leave the screen before the attachment is done with them.
+        self._view, self._line, self._notice = TerminalView(), AttachLine(), Static(id="notice", markup=False)
 
     def compose(self) -> ComposeResult:
-        yield TerminalView()
-        yield AttachLine(console_of(self).label)
-        yield Static(id="notice", markup=False)
+        yield self._view
+        yield self._line
+        yield self._notice
 
     def on_mount(self) -> None:
         self._clock = self.set_interval(1.0, self._tell, pause=True)
@@ -104,10 +109,6 @@ class AttachScreen(Screen[None], inherit_bindings=False):
         view.connected = False
         view.focus()
         self._tell()
-
-    @property
-    def _view(self) -> TerminalView:
-        return self.query_one(TerminalView)
 
     @property
     def _state(self) -> State:
@@ -255,8 +256,7 @@ class AttachScreen(Screen[None], inherit_bindings=False):
 
     def _tell(self) -> None:
         """Bring the line and the notice up to date."""
-        view, mode = self._view, self._view.mode
-        line = self.query_one(AttachLine)
+        view, line, mode = self._view, self._line, self._view.mode
         if mode is Mode.COMMAND:
             said: Parts = ((f"{self._news}  ", "warn"),) if self._news else ()
             line.show((*said, *_commands(view)), ())
@@ -350,8 +350,7 @@ class AttachScreen(Screen[None], inherit_bindings=False):
         return f", retry in {max(1, round(self._state.retry_at - monotonic()))} s"
 
     def _show_notice(self) -> None:
-        state = self._state
-        notice = self.query_one("#notice", Static)
+        state, notice = self._state, self._notice
         if state.phase in (Phase.FINDING, Phase.CONNECTING):
             return  # what was told last stays until it is known to be over
         notice.display = state.phase is not Phase.LIVE

@@ -65,10 +65,9 @@ class ReplayScreen(Screen[None], inherit_bindings=False):
         self._grows = False
 
     def compose(self) -> ComposeResult:
-        console = console_of(self)
         yield ReplayView()
-        yield AttachLine(console.label)
-        yield HintLine(console.keymap)
+        yield AttachLine()
+        yield HintLine(console_of(self).keymap)
         yield Static(id="notice", markup=False)
 
     def on_mount(self) -> None:
