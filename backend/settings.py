@@ -11,20 +11,35 @@ from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from backend.domain import agent_tokens, egress, env_vars, phases, repositories
+from backend.domain import agent_tokens, egress, env_vars, phases, quantities, repositories
 from backend.domain.agents import HARNESSES
 from backend.domain.sessions import IDLE_TIMEOUT_MS
 
 MIN_MASTER_KEY: Final = 8
 MIN_SIGNING_KEY: Final = 16
+MIN_VAULT_KEY: Final = 32
 ENCRYPTION_KEY_BYTES: Final = 32
 
 _CONTAINER_ENV: Final = "CONTAINER_ENV_"
 _PHASE_TIMEOUT: Final = "LAP_PHASE_TIMEOUT_SECONDS_"
+_SQLITE: Final = re.compile(r"sqlite(\+aiosqlite)?:///")
+_POSTGRES: Final = re.compile(r"postgres(ql)?(\+\w+)?://")
 _HARNESS_COMMAND: Final = "LAP_HARNESS_COMMAND_"
+_HARNESS_IMAGE: Final = "K8S_HARNESS_IMAGE_"
+_IMAGE_NAMES: Final = {"CLAUDE_SDK": "claude-agent-sdk"}
+"""What LAP calls a harness in the names of its image settings, where that is not its id."""
 
 
 class SettingsError(Exception):
@@ -44,7 +59,14 @@ def _repository(url: str) -> str:
     return url
 
 
+def _quantity(text: str) -> str:
+    if (quantities.memory_bytes(text) or 0) <= 0:
+        raise ValueError("must be a quantity above zero, such as 500m, 2 or 512Mi")
+    return text
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Quantity = Annotated[str, AfterValidator(_quantity)]
 
 
 class Settings(BaseSettings):
@@ -64,7 +86,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         default_factory=lambda: platformdirs.user_data_path("lapconsole"), validation_alias="LAP_DATA_DIR"
     )
-    database_url: str | None = Field(None, validation_alias="DATABASE_URL")
+    database_url: str | None = Field(None, repr=False, validation_alias="DATABASE_URL")
     lap_base_url: HttpUrl | None = Field(None, validation_alias="LAP_BASE_URL")
     """Address under which clients reach the platform, when it is not the one they ask at."""
 
@@ -93,7 +115,7 @@ class Settings(BaseSettings):
     )
     """Seconds by phase where they differ from the defaults, from LAP_PHASE_TIMEOUT_SECONDS_<PHASE>."""
     creating_timeout_seconds: float = Field(600, gt=0, validation_alias="LAP_CREATING_TIMEOUT_SECONDS")
-    idle_timeout_ms: int = Field(IDLE_TIMEOUT_MS, gt=0, validation_alias="IDLE_TIMEOUT_MS")
+    idle_timeout_ms: int = Field(IDLE_TIMEOUT_MS, gt=0, le=2**53, validation_alias="IDLE_TIMEOUT_MS")
     message_timeout_seconds: float = Field(1_800, gt=0, le=86_400, validation_alias="LAP_MESSAGE_TIMEOUT_SECONDS")
     """How long an agent may take to answer one message."""
 
@@ -106,6 +128,14 @@ class Settings(BaseSettings):
     """Whether sandboxes get stubs instead of credentials and reach the network through the vault only."""
     vault_reachable: str = Field("", validation_alias="LAP_VAULT_REACHABLE")
     """host:port, comma-separated: exact targets that sandboxes may reach although they are on this machine."""
+    vault_addresses: str = Field("", validation_alias="LAP_VAULT_ADDRESSES")
+    """host:port, comma-separated: control ports of the vaults of sandboxes that run elsewhere. Of a name, each address
+    is a vault."""
+    vault_proxy: str | None = Field(None, validation_alias="LAP_VAULT_PROXY")
+    """host:port of their proxy as those sandboxes reach it; a name is resolved here, not there."""
+    vault_key: SecretStr | None = Field(None, validation_alias="LAP_VAULT_KEY")
+    """What these vaults and this platform share, by which each proves itself to the other."""
+    vault_key_file: Path | None = Field(None, validation_alias="LAP_VAULT_KEY_FILE")
 
     linear_client_id: str | None = Field(None, validation_alias="LINEAR_CLIENT_ID")
     linear_client_secret: SecretStr | None = Field(None, validation_alias="LINEAR_CLIENT_SECRET")
@@ -127,6 +157,41 @@ class Settings(BaseSettings):
     """How long one waits, from when it was ready, before a fresh one takes its place."""
     warm_pool_recent_agent_hours: int = Field(24, ge=1, le=8760, validation_alias="WARM_POOL_RECENT_AGENT_HOURS")
     """Only agents that had a session within this time get one."""
+
+    sandboxes: Literal["local", "kubernetes"] = Field("local", validation_alias="LAP_SANDBOXES")
+    """Where sandboxes run: as processes of this machine, or as pods of agent-sandbox."""
+    k8s_namespace: str = Field(
+        "default", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", validation_alias="K8S_NAMESPACE"
+    )
+    kube_config_b64: SecretStr | None = Field(None, validation_alias="KUBE_CONFIG_B64")
+    kubeconfig: str | None = Field(None, validation_alias="KUBECONFIG")
+    k8s_api_server: HttpUrl | None = Field(None, validation_alias="K8S_API_SERVER")
+    k8s_skip_tls_verify: bool = Field(False, validation_alias="K8S_SKIP_TLS_VERIFY")
+    in_cluster: bool = Field(False, validation_alias="IN_CLUSTER")
+    """Whether the platform itself runs in the cluster, and so reaches the addresses of its services."""
+    k8s_node_host: str = Field("auto", pattern=r"^[A-Za-z0-9.:\[\]-]{1,253}$", validation_alias="K8S_NODE_HOST")
+    """Host at which the platform reaches node ports; "auto": addresses of the nodes."""
+    k8s_service_type: Literal["NodePort", "ClusterIP"] | None = Field(None, validation_alias="K8S_SERVICE_TYPE")
+    """None: ClusterIP in the cluster, NodePort outside."""
+    k8s_harness_image: str | None = Field(None, validation_alias="K8S_HARNESS_IMAGE")
+    k8s_harness_images: dict[str, str] = Field(default_factory=dict, validation_alias=f"{_HARNESS_IMAGE}*")
+    """Image by harness id where it is another, from K8S_HARNESS_IMAGE_<ID>."""
+    k8s_image_pull_policy: Literal["Never", "IfNotPresent", "Always"] = Field(
+        "IfNotPresent", validation_alias="K8S_IMAGE_PULL_POLICY"
+    )
+    """IfNotPresent suits images that were loaded into the nodes as well as those of a registry."""
+    k8s_image_pull_secrets: str = Field("", validation_alias="K8S_IMAGE_PULL_SECRETS")
+    """Names of Secrets, comma-separated."""
+    k8s_cpu_request: Quantity = Field("100m", validation_alias="K8S_CPU_REQUEST")
+    k8s_memory_request: Quantity = Field("512Mi", validation_alias="K8S_MEMORY_REQUEST")
+    """What the scheduler keeps free for a sandbox; its limits are the LAP_SANDBOX_ ones."""
+    k8s_priority_active: str = Field("", validation_alias="K8S_PRIORITY_CLASS_ACTIVE")
+    k8s_priority_warm: str = Field("", validation_alias="K8S_PRIORITY_CLASS_WARM")
+    """Names of PriorityClasses, which must exist, for sandboxes of sessions and of the warm pool."""
+    k8s_runtime_class: str = Field("", validation_alias="K8S_RUNTIME_CLASS")
+    """Name of a RuntimeClass, such as gvisor or kata."""
+    k8s_user: int = Field(1000, ge=1, le=2**31 - 1, validation_alias="K8S_RUN_AS_USER")
+    """User and group id of everything in a sandbox."""
 
     isolation: Literal["auto", "required", "off"] = Field("auto", validation_alias="LAP_ISOLATION")
     """Walls around local sandboxes: where the machine allows them, or no session without them, or none."""
@@ -150,11 +215,18 @@ class Settings(BaseSettings):
             raise SettingsError("\n".join(["Invalid settings:", *lines])) from None
 
     @property
+    def database_location(self) -> Path | str:
+        """The SQLite file, or the URL of a PostgreSQL database, which has its password."""
+        if self.database_url is not None and _POSTGRES.match(self.database_url):
+            return _POSTGRES.sub("postgresql://", self.database_url)
+        return self.database_path
+
+    @property
     def database_path(self) -> Path:
-        """The SQLite file."""
+        """The SQLite file, where the database is one."""
         if self.database_url is None:
             return self.data_dir / "platform.db"
-        return Path(re.sub(r"^sqlite(\+aiosqlite)?:///", "", self.database_url))
+        return Path(_SQLITE.sub("", self.database_url))
 
     @property
     def vault_reachable_targets(self) -> list[tuple[str, int]]:
@@ -162,11 +234,27 @@ class Settings(BaseSettings):
         return [egress.split(entry.strip()) for entry in self.vault_reachable.split(",") if entry.strip()]
 
     @property
+    def vault_places(self) -> list[tuple[str, int]]:
+        """`vault_addresses`, each a normal host and a port."""
+        return [egress.split(entry.strip()) for entry in self.vault_addresses.split(",") if entry.strip()]
+
+    @property
     def sandbox_readable_paths(self) -> list[Path]:
         """`sandbox_readable`, each an absolute path."""
         return [Path(path).expanduser().absolute() for path in self.sandbox_readable.split(":") if path]
 
-    @field_validator("vault_reachable")
+    @property
+    def harness_images(self) -> dict[str, str]:
+        """The image of each harness; those that `backend/deploy` builds on this machine unless set."""
+        usual = {harness_id: self.k8s_harness_image or f"lap-{harness_id}:dev" for harness_id in HARNESSES}
+        return usual | self.k8s_harness_images
+
+    @property
+    def image_pull_secret_names(self) -> list[str]:
+        """`k8s_image_pull_secrets`, each."""
+        return [name.strip() for name in self.k8s_image_pull_secrets.split(",") if name.strip()]
+
+    @field_validator("vault_reachable", "vault_addresses", "vault_proxy")
     @classmethod
     def _exact_targets(cls, text: str) -> str:
         for entry in filter(None, map(str.strip, text.split(","))):
@@ -176,6 +264,30 @@ class Settings(BaseSettings):
                 raise ValueError(f"{entry} is no host:port: {error}") from None
         return text
 
+    @field_validator("vault_key")
+    @classmethod
+    def _usable_vault_key(cls, key: SecretStr) -> SecretStr:
+        if len(key.get_secret_value()) < MIN_VAULT_KEY:
+            raise ValueError(f"must have at least {MIN_VAULT_KEY} characters, random ones")
+        return key
+
+    @model_validator(mode="after")
+    def _whole_vault(self) -> Self:
+        given = {
+            "LAP_VAULT_ADDRESSES": self.vault_addresses,
+            "LAP_VAULT_PROXY": self.vault_proxy,
+            "LAP_VAULT_KEY": self.vault_key or self.vault_key_file,
+        }
+        missing = [name for name, value in given.items() if not value]
+        if 0 < len(missing) < len(given):
+            raise ValueError(f"vaults elsewhere need {', '.join(missing)}, too")
+        if missing and self.sandboxes == "kubernetes" and self.vault == "on":
+            raise ValueError(
+                f"sandboxes on Kubernetes have their vaults in the cluster: set {', '.join(missing)}, or LAP_VAULT=off "
+                "to give them real credentials"
+            )
+        return self
+
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
@@ -184,8 +296,16 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, url: str) -> str:
-        if not re.match(r"sqlite(\+aiosqlite)?:///.", url):
-            raise ValueError("must be sqlite:///path (leave it out for a file in the data directory)")
+        if _POSTGRES.match(url):
+            if not _is_postgres(_POSTGRES.sub("postgresql://", url)):
+                raise ValueError(
+                    "must be postgresql://user:password@host:port/database, with what is special in its parts %-encoded"
+                )
+        elif not (match := _SQLITE.match(url)) or match.end() == len(url):
+            raise ValueError(
+                "must be postgresql://user:password@host/database, or sqlite:///path (leave it out for a file in the "
+                "data directory)"
+            )
         return url
 
     @field_validator("master_key")
@@ -215,18 +335,19 @@ class Settings(BaseSettings):
             raise ValueError(f"cannot be an environment variable: {', '.join(names)}")
         return env
 
-    @field_validator("harness_commands", "phase_timeouts", mode="before")
+    @field_validator("harness_commands", "phase_timeouts", "k8s_harness_images", mode="before")
     @classmethod
     def _known_ids(cls, family: dict[str, object], info: ValidationInfo) -> dict[str, object]:
-        known: Collection[str] = HARNESSES if info.field_name == "harness_commands" else phases.DEFAULT_TIMEOUTS
+        known: Collection[str] = phases.DEFAULT_TIMEOUTS if info.field_name == "phase_timeouts" else HARNESSES
         unknown = [name for name in family if name not in known]
         if unknown:
             raise ValueError(f"no such setting for {', '.join(unknown)}; known: {', '.join(known)}")
         return family
 
     def with_keys(self) -> Self:
-        """The same settings with both keys: those not given are read from `master.key` and `encryption.key` in the
-        data directory, which must exist, or made there once. Raises SettingsError, OSError.
+        """The same settings with all keys: those not given are read from `master.key` and `encryption.key` in the
+        data directory, which must exist, or made there once; that of the vaults is read from its file if it has one.
+        Raises SettingsError, OSError.
         """
         keys: dict[str, SecretStr] = {}
         if self.master_key is None:
@@ -234,12 +355,17 @@ class Settings(BaseSettings):
             keys["master_key"] = SecretStr(_key_file(path, lambda: secrets.token_urlsafe(32), _check_master_key))
         if self.encryption_key is None:
             path = self.data_dir / "encryption.key"
-            if self.database_path.exists() and not path.exists():
+            if isinstance(self.database_location, Path) and self.database_path.exists() and not path.exists():
                 raise SettingsError(
                     f"{self.database_path} was written with an encryption key that is not here: set ENCRYPTION_KEY, "
                     f"put the key back into {path}, or choose another --data-dir"
                 )
             keys["encryption_key"] = SecretStr(_key_file(path, _new_encryption_key, _decode_encryption_key))
+        if self.vault_key is None and self.vault_key_file is not None:
+            shared = self.vault_key_file.read_text().strip()
+            if len(shared) < MIN_VAULT_KEY:
+                raise SettingsError(f"{self.vault_key_file} must have at least {MIN_VAULT_KEY} characters, random ones")
+            keys["vault_key"] = SecretStr(shared)
         return self.model_copy(update=keys)
 
     def harness_command(self, harness_id: str) -> str | None:
@@ -250,6 +376,12 @@ class Settings(BaseSettings):
     def git_token_value(self) -> str | None:
         """The token for cloning, in the clear."""
         return self.git_token.get_secret_value() if self.git_token else None
+
+    @property
+    def vault_key_value(self) -> str:
+        """The key shared with vaults elsewhere, in the clear; only after `with_keys`, and if there are any."""
+        assert self.vault_key is not None
+        return self.vault_key.get_secret_value()
 
     @property
     def litellm_api_key_value(self) -> str | None:
@@ -289,13 +421,28 @@ def _by_prefix(environment: Mapping[str, str]) -> dict[str, Any]:
     container_env = family(_CONTAINER_ENV)
     container_env.pop("GIT_TOKEN", None)  # only for cloning, see `git_token`
     by_variable = {_variable(harness_id): harness_id for harness_id in HARNESSES}
+    by_image = _IMAGE_NAMES | by_variable
     return {
         f"{_CONTAINER_ENV}*": container_env,
         f"{_HARNESS_COMMAND}*": {
             by_variable.get(name, name): command for name, command in family(_HARNESS_COMMAND).items()
         },
+        f"{_HARNESS_IMAGE}*": {by_image.get(name, name): image for name, image in family(_HARNESS_IMAGE).items()},
         f"{_PHASE_TIMEOUT}*": {name.lower(): seconds for name, seconds in family(_PHASE_TIMEOUT).items()},
     }
+
+
+def _is_postgres(url: str) -> bool:
+    """Whether libpq can read a URL; what it says against one it would repeat parts of the password."""
+    from psycopg import ProgrammingError  # takes its time: only for who uses it
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        parts = conninfo_to_dict(url)
+    except ProgrammingError:
+        return False
+    # What an unencoded '@' or ':' of the password makes of them.
+    return "@" not in str(parts.get("host", "")) and bool(re.fullmatch("[0-9,]*", str(parts.get("port", ""))))
 
 
 def _variable(name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Final
 
 from backend.store import events
 from backend.store.database import Database
+from backend.store.errors import StoreAway
 from backend.store.events import Event
 
 RECENT: Final = 256
@@ -108,7 +109,7 @@ class Subscription:
                 while True:
                     # Taken before reading: what commits between the read and the wait then still wakes us.
                     changed = self._feed.changed
-                    found = await self._feed.read(self.position)
+                    found = await self._known()
                     if matching := self._take(found):
                         return matching
                     if found:
@@ -118,7 +119,14 @@ class Subscription:
                     await changed.wait()
         except TimeoutError:
             # A commit whose writer was cancelled in that very moment went unheard: only the log knows of it.
-            return self._take(await self._feed.read_log(self.position))
+            return self._take(await self._known(log=True))
+
+    async def _known(self, *, log: bool = False) -> list[Event]:
+        """What comes next, in any case from the `log`; nothing while the database is away, and all of it later."""
+        try:
+            return await (self._feed.read_log if log else self._feed.read)(self.position)
+        except StoreAway:
+            return []
 
     def _take(self, found: list[Event]) -> list[Event]:
         """Move past the events found, and keep those that are wanted."""

@@ -24,13 +24,13 @@ _has_active = exists().where(session.c.agent_id == table.c.id, session.c.status.
 
 async def get(tx: Transaction, agent_id: str) -> Row | None:
     """The row of one agent; each of its `sandbox_files` has its `content`."""
-    row = await tx.row(_one, {"agent_id": agent_id})
+    row = await tx.held(_one, table, {"agent_id": agent_id})
     return None if row is None else _joined(row)
 
 
 async def known(tx: Transaction, agent_id: str) -> bool:
-    """Whether there is such an agent."""
-    return await tx.scalar(select(table.c.id).where(table.c.id == agent_id)) is not None
+    """Whether there is such an agent; in a write transaction it stays so."""
+    return await tx.held(select(table.c.id).where(table.c.id == agent_id), table) is not None
 
 
 async def page(

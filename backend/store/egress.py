@@ -3,11 +3,11 @@
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Select, Table, delete, insert, select
 
 from backend.store import events, views
 from backend.store.database import Row, Transaction
-from backend.store.tables import interception, session, vault_grant, warm_task
+from backend.store.tables import agent, interception, session, vault_grant, warm_task
 
 KEPT: Final = 1_000
 """Interceptions kept of one sandbox."""
@@ -37,13 +37,19 @@ async def remove_grants(tx: Transaction, sandboxes: Collection[str]) -> None:
 
 
 async def owners(tx: Transaction, sandboxes: Collection[str]) -> dict[str, tuple[str, str | None]]:
-    """By sandbox: its agent, and its session if it has one."""
-    rows = await tx.rows(select(vault_grant).where(vault_grant.c.sandbox.in_(sandboxes)))
-    found: dict[str, tuple[str, str | None]] = {row["sandbox"]: (row["agent_id"], None) for row in rows}
+    """By sandbox: its agent, and its session if it has one. The agents stay until the end of the transaction."""
+    granted = select(vault_grant.c.sandbox, vault_grant.c.agent_id).where(vault_grant.c.sandbox.in_(sandboxes))
+    found: dict[str, tuple[str, str | None]] = {
+        row["sandbox"]: (row["agent_id"], None) for row in await tx.rows(_of_agents(granted, vault_grant))
+    }
     query = select(session.c.id, session.c.agent_id, session.c.task_arn).where(session.c.task_arn.in_(sandboxes))
-    for row in await tx.rows(query):
+    for row in await tx.rows(_of_agents(query, session)):
         found[row["task_arn"]] = (row["agent_id"], row["id"])
     return found
+
+
+def _of_agents(query: Select[Any], rows: Table) -> Select[Any]:
+    return query.join(agent, agent.c.id == rows.c.agent_id).with_for_update(read=True, key_share=True, of=agent)
 
 
 async def add(tx: Transaction, values: Mapping[str, Any]) -> None:

@@ -1,18 +1,22 @@
 """The event log: one row for every change, written in the transaction of the change (design, decision 2)."""
 
 import json
-from collections.abc import Collection
-from typing import Any, Final, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import Connection, Text, cast, delete, func, insert, select
 
 from backend.domain import clock
-from backend.store.database import Transaction
 from backend.store.tables import event as table
+
+if TYPE_CHECKING:
+    from backend.store.database import Transaction
 
 KEEP: Final = 100_000
 """Events kept; older ones are pruned."""
 PRUNE_EVERY: Final = 1_000
+CHANNEL: Final = "lapconsole_events"
+"""Where PostgreSQL tells all processes of each event's number."""
 
 TYPES: Final[frozenset[str]] = frozenset(
     {
@@ -26,6 +30,9 @@ TYPES: Final[frozenset[str]] = frozenset(
         "session.dead",
         "session.updated",
         "session.restarted",
+        "session.mended",
+        "pool.topped_up",
+        "pool.flushed",
         "egress.swapped",
         "egress.blocked",
         "egress.missed",
@@ -42,6 +49,10 @@ TYPES: Final[frozenset[str]] = frozenset(
 )
 
 _insert = insert(table).returning(table.c.seq)
+_newest = select(func.max(table.c.seq))
+_ORDER: Final = 0x6C617065
+_in_order = select(func.pg_advisory_xact_lock(_ORDER))
+_insert_and_notify = insert(table).returning(table.c.seq, func.pg_notify(CHANNEL, cast(table.c.seq, Text)))
 
 
 class Event(NamedTuple):
@@ -67,39 +78,54 @@ class Event(NamedTuple):
 
 
 async def append(
-    tx: Transaction, event_type: str, data: dict[str, Any], *, agent_id: str | None, session_id: str | None = None
-) -> int:
-    """Add an event and return its sequence number. Observers of the database hear of it after the commit."""
+    tx: "Transaction", event_type: str, data: dict[str, Any], *, agent_id: str | None, session_id: str | None = None
+) -> None:
+    """Add an event, which gets its number at the end of the transaction. Observers hear of it after the commit."""
     if event_type not in TYPES:
         raise ValueError(f"unknown event type {event_type}")
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    event = Event(0, clock.now(), event_type, agent_id, session_id, text)
-    values = event._asdict()
-    del values["seq"]
-    seq: int = await tx.scalar(_insert, values)
-    tx.events.append(event._replace(seq=seq))
-    if seq % PRUNE_EVERY == 0:
-        await prune(tx, keep=KEEP)
-    return seq
+    tx.events.append(Event(0, clock.now(), event_type, agent_id, session_id, text))
 
 
-async def prune(tx: Transaction, keep: int) -> None:
+def store(connection: Connection, appended: Sequence[Event]) -> list[Event]:
+    """Write what a transaction has appended, as the last it does before its commit; the same with their numbers.
+
+    On PostgreSQL others write at the same time. From here to the commit they wait, so that numbers are committed in
+    their order: who has seen one will never find a smaller one later. Being last, nobody who holds this lock waits
+    for another.
+    """
+    insertion = _insert
+    if connection.dialect.name == "postgresql":
+        connection.execute(_in_order)
+        insertion = _insert_and_notify
+    stored = []
+    for event in appended:
+        values = event._asdict()
+        del values["seq"]
+        seq: int = connection.execute(insertion, values).scalar_one()
+        stored.append(event._replace(seq=seq))
+        if seq % PRUNE_EVERY == 0:
+            connection.execute(delete(table).where(table.c.seq <= seq - KEEP))
+    return stored
+
+
+async def prune(tx: "Transaction", keep: int) -> None:
     """Delete all but the newest `keep` events."""
     await tx.execute(delete(table).where(table.c.seq <= await newest(tx) - keep))
 
 
-async def newest(tx: Transaction) -> int:
+async def newest(tx: "Transaction") -> int:
     """Sequence number of the newest event, 0 when there was none yet."""
-    return await tx.scalar(select(func.max(table.c.seq))) or 0
+    return await tx.scalar(_newest) or 0
 
 
-async def oldest(tx: Transaction) -> int:
+async def oldest(tx: "Transaction") -> int:
     """Sequence number of the oldest event kept, 0 when there is none."""
     return await tx.scalar(select(func.min(table.c.seq))) or 0
 
 
 async def read(
-    tx: Transaction,
+    tx: "Transaction",
     *,
     after: int,
     limit: int,

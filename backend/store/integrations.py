@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from backend.store import events
 from backend.store.database import Row, Transaction
+from backend.store.dialects import insert
 from backend.store.tables import agent_integration_binding as bindings
 from backend.store.tables import integration_delivery as deliveries_table
 from backend.store.tables import integration_install as installs_table
@@ -30,10 +31,7 @@ async def add_state(tx: Transaction, values: Mapping[str, Any], now: str) -> Non
 
 async def take_state(tx: Transaction, digest: str) -> Row | None:
     """An authorization under way, which nobody can take again."""
-    row = await tx.row(select(states).where(states.c.digest == digest))
-    if row is not None:
-        await tx.execute(delete(states).where(states.c.digest == digest))
-    return row
+    return await tx.row(delete(states).where(states.c.digest == digest).returning(*states.c))
 
 
 async def installs(tx: Transaction, integration_id: str) -> list[Row]:
@@ -58,14 +56,11 @@ async def install_in(tx: Transaction, integration_id: str, workspace_id: str) ->
 
 async def add_install(tx: Transaction, values: Mapping[str, Any]) -> Row:
     """Store an install, or renew the one in the same workspace, which keeps its id. Appends `integration.installed`."""
-    found = await install_in(tx, values["integration_id"], values["workspace_id"])
-    if found is None:
-        await tx.execute(insert(installs_table).values(dict(values)))
-        row: Row = dict(values)
-    else:
-        renewed = {name: value for name, value in values.items() if name not in ("id", "created_at")}
-        await change_install(tx, found["id"], renewed)
-        row = {**found, **renewed}
+    renewed = {name: value for name, value in values.items() if name not in ("id", "created_at")}
+    workspace = (installs_table.c.integration_id, installs_table.c.workspace_id)
+    query = insert(installs_table).values(dict(values)).on_conflict_do_update(index_elements=workspace, set_=renewed)
+    row = await tx.row(query.returning(*installs_table.c))
+    assert row is not None
     await _append(tx, "integration.installed", row, None)
     return row
 

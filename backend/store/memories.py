@@ -45,7 +45,7 @@ async def for_session(
 
 async def get(tx: Transaction, agent_id: str, memory_id: str) -> Row | None:
     """One memory of one agent."""
-    return await tx.row(select(*_columns).where(table.c.id == memory_id, table.c.agent_id == agent_id))
+    return await tx.held(select(*_columns).where(table.c.id == memory_id, table.c.agent_id == agent_id), table)
 
 
 async def count(tx: Transaction, agent_id: str) -> int:
@@ -93,7 +93,9 @@ async def note_use(tx: Transaction, memory_ids: Sequence[str], at: str) -> None:
     """Count one use of each. Appends nothing: no one changed them."""
     if memory_ids:
         values = {"times_applied": table.c.times_applied + 1, "last_applied_at": at}
-        await tx.execute(update(table).where(table.c.id.in_(memory_ids)).values(values))
+        # Locked in the same order by everybody.
+        used = select(table.c.id).where(table.c.id.in_(memory_ids)).order_by(table.c.id).with_for_update(key_share=True)
+        await tx.execute(update(table).where(table.c.id.in_(used)).values(values))
 
 
 def _stored(values: Mapping[str, Any]) -> dict[str, Any]:

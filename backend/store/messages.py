@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import JSON, case, delete, func, insert, literal_column, select, type_coerce, update
+from sqlalchemy import JSON, bindparam, case, delete, func, insert, literal_column, select, type_coerce, update
 
 from backend.domain import messages as rules
 from backend.domain import sessions
@@ -22,6 +22,8 @@ DONE: Final = "done"
 FAILED: Final = "failed"
 
 _order = (table.c.at_ms, table.c.seq)
+_insert = insert(table).returning(table.c.seq)
+_update = update(table).where(table.c.seq == bindparam("changed"))
 
 
 async def add(
@@ -42,14 +44,14 @@ async def add(
         "state": state,
         "at_ms": at_ms,
     }
-    seq: int = await tx.scalar(insert(table).values(values).returning(table.c.seq))
+    seq: int = await tx.scalar(_insert, values)
     return seq
 
 
 async def change(tx: Transaction, seq: int, *, message: rules.Message | None = None, **values: Any) -> None:
     """Change a stored message: what it says, and columns by name."""
     values |= _values(message) if message else {}
-    await tx.execute(update(table).where(table.c.seq == seq).values(values))
+    await tx.execute(_update, {"changed": seq, **values})
 
 
 async def finish(tx: Transaction, seq: int, *, message: rules.Message, state: str) -> None:

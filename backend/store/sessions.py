@@ -5,20 +5,20 @@ from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import JSON, Boolean, ColumnElement, Select, bindparam, insert, select, type_coerce, update
-from sqlalchemy.types import NullType
+from sqlalchemy import JSON, Boolean, ColumnElement, Select, Update, bindparam, insert, select, update
 
 from backend.domain.sessions import ACTIVE, ENDED, READY
 from backend.store import events, views
 from backend.store.database import Row, Transaction
+from backend.store.dialects import as_stored
 from backend.store.tables import agent
 from backend.store.tables import session as table
 
 TOLD: Final = 512
 """Sessions whose text is kept, for who asks again before anything has changed."""
 
-# The kept log and the whole reply are long; only who asks for them gets them.
-_columns = [column for column in table.c if column.name not in ("log_tail", "full_response")]
+# What is kept of a sandbox and the whole reply are long; only who asks for them gets them.
+_columns = [column for column in table.c if column.name not in ("log_tail", "last_inspection", "full_response")]
 _rows = select(
     *_columns, agent.c.name.label("agent_name"), agent.c.harness_id, agent.c.model.label("agent_model")
 ).join(agent, agent.c.id == table.c.agent_id)
@@ -27,13 +27,24 @@ _insert = insert(table)
 
 async def get(tx: Transaction, session_id: str) -> Row | None:
     """The row of one session with `agent_name` and `harness_id`, as all rows of this module have them."""
-    return await tx.row(_one(_rows), {"session_id": session_id})
+    return await tx.held(_one(_rows), table, {"session_id": session_id})
+
+
+async def hold(tx: Transaction, session_id: str) -> None:
+    """Let nobody else change a session, if it exists, or what belongs to it, before the end of the transaction."""
+    await tx.hold(select(table.c.id).where(table.c.id == session_id), table)
 
 
 async def kept_log(tx: Transaction, session_id: str) -> str | None:
     """What was kept of the log of an ended session."""
     log: str | None = await tx.scalar(select(table.c.log_tail).where(table.c.id == session_id))
     return log
+
+
+async def kept_inspection(tx: Transaction, session_id: str) -> Row | None:
+    """What was known of the sandbox of an ended session when it ended: see services.last_look."""
+    kept: Row | None = await tx.scalar(select(table.c.last_inspection).where(table.c.id == session_id))
+    return kept
 
 
 async def page(
@@ -122,6 +133,7 @@ async def transition(
     expected: Mapping[str, Any],
     values: Mapping[str, Any],
     event_type: str | None,
+    by: str | None = None,
 ) -> Row | None:
     """Change a session if, and only if, it is still as `expected`; None when it is not, or does not exist.
 
@@ -129,21 +141,30 @@ async def transition(
 
         transition(tx, id, expected={"status": ("creating",), "creating_since": since}, values=..., event_type=...)
 
-    Appends `event_type` with the session as it is afterwards; None appends nothing, for notes of mere activity such
-    as `last_seen_at`.
+    Appends `event_type` with the session as it is afterwards, and `by`, who asked for it, where somebody did; None
+    appends nothing, for notes of mere activity such as `last_seen_at`.
     """
-    guards = [_guard(table.c[name], wanted) for name, wanted in expected.items()]
-    result = await tx.execute(update(table).where(table.c.id == session_id, *guards).values(dict(values)))
+    guarded = tuple((name, isinstance(wanted, tuple)) for name, wanted in expected.items())
+    guards = {f"expected_{name}": wanted for name, wanted in expected.items()}
+    result = await tx.execute(_guarded(guarded), {"changed": session_id, **guards, **values})
     if result.rowcount != 1:
         return None
     if event_type is None:
         return await get(tx, session_id)
-    return await _changed(tx, session_id, event_type)
+    return await _changed(tx, session_id, event_type, by)
+
+
+async def mended(tx: Transaction, session_id: str, did: str, by: str | None) -> None:
+    """Append `session.mended`: what was put back around its sandbox, and who asked for it."""
+    row = await get(tx, session_id)
+    if row is not None:
+        data = {"session": views.session(row), "did": did, **_who(by)}
+        await events.append(tx, "session.mended", data, agent_id=row["agent_id"], session_id=session_id)
 
 
 async def note(tx: Transaction, session_id: str, values: Mapping[str, Any]) -> None:
     """Note what is no change of a ready session worth an event, such as `last_seen_at`."""
-    await tx.execute(update(table).where(table.c.id == session_id, table.c.status == READY).values(dict(values)))
+    await tx.execute(_guarded((("status", False),)), {"changed": session_id, "expected_status": READY, **values})
 
 
 @lru_cache
@@ -194,20 +215,32 @@ def _reader(column: ColumnElement[Any]) -> Callable[[Any], Any]:
 
 _readers = [(column.name, _reader(column)) for column in _rows.selected_columns]
 _stored = _rows.with_only_columns(
-    *(type_coerce(column, NullType()).label(column.name) for column in _rows.selected_columns),
+    *(as_stored(column).label(column.name) for column in _rows.selected_columns),
     maintain_column_froms=True,
 )
 
 
-async def _changed(tx: Transaction, session_id: str, event_type: str) -> Row:
-    row = await get(tx, session_id)
+async def _changed(tx: Transaction, session_id: str, event_type: str, by: str | None = None) -> Row:
+    row = await tx.row(_one(_rows), {"session_id": session_id})
     if row is None:  # just written in this very transaction
         raise LookupError(f"session {session_id} vanished within a transaction")
-    await events.append(
-        tx, event_type, {"session": views.session(row)}, agent_id=row["agent_id"], session_id=session_id
-    )
+    data = {"session": views.session(row), **_who(by)}
+    await events.append(tx, event_type, data, agent_id=row["agent_id"], session_id=session_id)
     return row
 
 
-def _guard(column: ColumnElement[Any], wanted: Any) -> ColumnElement[bool]:
-    return column.in_(wanted) if isinstance(wanted, tuple) else column.is_not_distinct_from(wanted)
+def _who(by: str | None) -> dict[str, str]:
+    return {} if by is None else {"by": by}
+
+
+@lru_cache
+def _guarded(expected: tuple[tuple[str, bool], ...]) -> Update:
+    """Changes the session `changed` if its columns are as the parameters `expected_<name>` say.
+
+    Each column comes with whether its parameter is of several values.
+    """
+    guards = []
+    for name, several in expected:
+        wanted = bindparam(f"expected_{name}", type_=table.c[name].type, expanding=several)
+        guards.append(table.c[name].in_(wanted) if several else table.c[name].is_not_distinct_from(wanted))
+    return update(table).where(table.c.id == bindparam("changed"), *guards)

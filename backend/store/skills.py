@@ -29,7 +29,7 @@ async def by_ids(tx: Transaction, skill_ids: Sequence[str]) -> list[Row]:
 
 async def get(tx: Transaction, skill_id: str) -> Row | None:
     """One skill."""
-    return await tx.row(select(table).where(table.c.id == skill_id))
+    return await tx.held(select(table).where(table.c.id == skill_id), table)
 
 
 async def count(tx: Transaction) -> int:

@@ -1,7 +1,7 @@
 """The tables (LAP REST 9, as far as the platform needs them so far).
 
 Times are texts in the form of `backend.domain.clock`: they sort as moments and compare exactly, which the guarded
-updates of sessions rely on.
+updates of sessions rely on. On PostgreSQL all texts are compared by code points, as SQLite does, see `migrate`.
 """
 
 from sqlalchemy import (
@@ -21,6 +21,8 @@ from sqlalchemy import (
     text,
     true,
 )
+
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")  # which has only one size, and counts up only what is so named
 
 metadata = MetaData(
     naming_convention={
@@ -75,6 +77,7 @@ session = Table(
     Column("tty_token", Text),  # encrypted
     Column("failure_reason", Text),
     Column("log_tail", Text),  # the end of the sandbox's log, kept when the sandbox goes
+    Column("last_inspection", JSON(none_as_null=True)),  # what was known of the sandbox then, see services.last_look
     Column("title", Text),
     Column("title_preview", Text),
     Column("has_own_env", Boolean, nullable=False, server_default=false()),  # env_vars of its own, which are not stored
@@ -85,7 +88,7 @@ session = Table(
     Column("issues", JSON, nullable=False, server_default=text("'[]'")),  # domain.diagnosis findings, as last seen
     Column("recording", Boolean, nullable=False, server_default=false()),  # whether its terminal is recorded
     Column("skill_ids", JSON, nullable=False, server_default=text("'[]'")),  # those it has besides its agent's
-    Column("idle_timeout_ms", Integer, nullable=False, server_default=text("86400000")),
+    Column("idle_timeout_ms", _NUMBER, nullable=False, server_default=text("86400000")),
     Column("isolation", JSON(none_as_null=True)),
     Column("response", JSON(none_as_null=True)),  # at most domain.messages.SHORT_RESPONSE of it
     Column("full_response", JSON(none_as_null=True)),  # all of it, when it is longer
@@ -106,7 +109,7 @@ session = Table(
 session_message = Table(  # what is said in sessions, see domain.messages
     "session_message",
     metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("seq", _NUMBER, primary_key=True, autoincrement=True),
     Column("session_id", Text, ForeignKey("session.id", ondelete="CASCADE"), nullable=False),
     Column("harness_session_id", Text),  # where it was said; null while it waits for the session to be ready
     Column("message_id", Text, nullable=False),
@@ -125,7 +128,7 @@ session_message = Table(  # what is said in sessions, see domain.messages
 event = Table(
     "event",
     metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("seq", _NUMBER, primary_key=True, autoincrement=True),
     Column("at", Text, nullable=False),
     Column("type", Text, nullable=False),
     Column("agent_id", Text),  # no foreign keys: the log outlives what it tells of
@@ -236,7 +239,7 @@ vault_grant = Table(  # what a sandbox holds in place of credentials; the row go
 interception = Table(  # what the vault has seen; secrets are masked
     "interception",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("id", _NUMBER, primary_key=True, autoincrement=True),
     Column("sandbox", Text, nullable=False),
     Column("agent_id", Text, ForeignKey("agent.id", ondelete="CASCADE"), nullable=False),
     Column("session_id", Text),  # null: of a sandbox that waited for a session
@@ -310,7 +313,7 @@ integration_session = Table(  # which session works on what was asked for elsewh
 integration_delivery = Table(  # webhooks; those done are kept for a while, so that none is carried out twice
     "integration_delivery",
     metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("seq", _NUMBER, primary_key=True, autoincrement=True),
     Column("id", Text, nullable=False),  # becomes the id of the session it opens, so that it opens no second one
     Column("install_id", Text, ForeignKey("integration_install.id", ondelete="CASCADE"), nullable=False),
     Column("delivery", Text, nullable=False, unique=True),  # the sender's id for it
@@ -328,7 +331,7 @@ integration_delivery = Table(  # webhooks; those done are kept for a while, so t
 integration_post = Table(  # what is still to be posted there; the row goes with it
     "integration_post",
     metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("seq", _NUMBER, primary_key=True, autoincrement=True),
     Column("id", Text, nullable=False),  # told with it, so that it appears once
     Column("install_id", Text, ForeignKey("integration_install.id", ondelete="CASCADE"), nullable=False),
     Column("external_session_id", Text, nullable=False),

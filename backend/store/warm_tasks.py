@@ -46,6 +46,7 @@ async def claim(tx: Transaction, agent_id: str, fingerprint: str) -> Row | None:
         .where(table.c.agent_id == agent_id, table.c.fingerprint == fingerprint, table.c.status == WARM)
         .order_by(table.c.ready_at, table.c.created_at)
         .limit(1)
+        .with_for_update(skip_locked=True)
         .scalar_subquery()
     )
     return await tx.row(delete(table).where(table.c.id == oldest, table.c.status == WARM).returning(*table.c))

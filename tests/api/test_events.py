@@ -17,7 +17,9 @@ from backend.app import create_app
 from backend.services.container import Services
 from backend.settings import Settings
 from backend.store import agents, events, sessions
+from backend.store.errors import StoreAway
 from tests.api.conftest import KEY, NoSandboxes
+from tests.postgres import on_both
 from tests.rows import agent_row, session_row
 from tests.waiting import until
 
@@ -93,6 +95,7 @@ async def add_agents(services: Services, *names: str) -> None:
             await agents.add(tx, agent_row(name))
 
 
+@on_both
 async def test_from_now_on(client: httpx.AsyncClient, services: Services) -> None:
     await add_agents(services, "a1", "a2")
     async with stream(client) as frames:
@@ -117,6 +120,7 @@ async def test_resumes_without_loss(client: httpx.AsyncClient, services: Service
         assert await frames.ids(2) == [400, 401]
 
 
+@on_both
 async def test_nothing_is_lost_while_everybody_writes(client: httpx.AsyncClient, services: Services) -> None:
     async with stream(client) as first, stream(client) as second:
         await first.next()
@@ -125,6 +129,7 @@ async def test_nothing_is_lost_while_everybody_writes(client: httpx.AsyncClient,
         assert await first.ids(100) == await second.ids(100) == list(range(1, 101))
 
 
+@on_both
 async def test_filters(client: httpx.AsyncClient, services: Services) -> None:
     await add_agents(services, "a1", "a2")
     async with services.database.begin() as tx:
@@ -144,6 +149,7 @@ async def test_filters(client: httpx.AsyncClient, services: Services) -> None:
 
 
 @pytest.mark.parametrize("after", [1, 5, 10**17])
+@on_both
 async def test_a_position_that_is_gone_resets(client: httpx.AsyncClient, services: Services, after: int) -> None:
     await add_agents(services, "a1", "a2", "a3", "a4")
     async with services.database.begin() as tx:
@@ -173,12 +179,29 @@ async def test_a_commit_nobody_heard_of_still_arrives(
     async with stream(client, after=0) as frames:
         await frames.next()
         assert await frames.ids(1) == [1]
-        async with services.database.begin() as tx:
-            await agents.add(tx, agent_row("a2"))
-            tx.events.clear()
+        with monkeypatch.context() as deaf:
+            deaf.setattr(services.database, "_told", lambda stored: None)
+            await add_agents(services, "a2")
         assert await frames.ids(1) == [2]
         await add_agents(services, "a3")
         assert await frames.ids(1) == [3]
+
+
+async def test_a_database_that_is_away_ends_no_stream(
+    client: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "HEARTBEAT_SECONDS", 0.02)
+
+    async def read_log(after: int) -> list[events.Event]:
+        raise StoreAway("it is being restarted")
+
+    async with stream(client) as frames:
+        await frames.next()
+        with monkeypatch.context() as away:
+            away.setattr(services.feed, "read_log", read_log)
+            assert await frames.next() == {"": "heartbeat"}
+        await add_agents(services, "a1")
+        assert await frames.ids(1) == [1]
 
 
 async def test_heartbeats(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from backend.settings import Settings, SettingsError
 
-FAMILIES = ("CONTAINER_ENV_", "LAP_", "LINEAR_", "LITELLM_", "HARNESS_")
+FAMILIES = ("CONTAINER_ENV_", "LAP_", "LINEAR_", "LITELLM_", "HARNESS_", "K8S_", "KUBE")
 SINGLE = ("MASTER_KEY", "ENCRYPTION_KEY", "DATABASE_URL", "BIND_HOST", "PORT", "GIT_TOKEN", "IDLE_TIMEOUT_MS")
 
 
@@ -96,7 +96,7 @@ def test_all_problems_at_once_without_secrets(monkeypatch: pytest.MonkeyPatch) -
         "MASTER_KEY": "s3cret",
         "ENCRYPTION_KEY": "s3cret-but-not-32-bytes",
         "PORT": "70000",
-        "DATABASE_URL": "postgresql://user:s3cret@host/db",
+        "DATABASE_URL": "mysql://user:s3cret@host/db",
         "LAP_BASE_URL": "ftp://x",
         "LITELLM_API_BASE": "nowhere",
         "PREINSTALLED_GITHUB_REPO": "ext::sh",
@@ -167,3 +167,86 @@ def test_linear_and_the_signing_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_TOKEN_SIGNING_KEY", "long enough a key")
     with pytest.raises(SettingsError, match="LINEAR_API_BASE: must be an http or https URL"):
         load(monkeypatch, LINEAR_API_BASE="ftp://linear")
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg", "postgresql+asyncpg"])
+def test_a_postgresql_database(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"{scheme}://user:s3cret@host:5433/db?sslmode=require")
+    settings = Settings.load()
+    assert settings.database_location == "postgresql://user:s3cret@host:5433/db?sslmode=require"
+    assert "s3cret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:s3cret@host:port:/db",
+        "postgresql://user:a@s3cret@host/db",
+        "postgresql://user:s3cr%zzet@host/db",
+        "postgresql://h/db?no=s3cret",
+    ],
+)
+def test_a_postgresql_url_that_is_none(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    with pytest.raises(SettingsError, match=r"DATABASE_URL: must be postgresql://.*%-encoded") as caught:
+        Settings.load()
+    assert "s3cr" not in str(caught.value)
+
+
+def test_kubernetes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.load().sandboxes == "local"
+    usual = Settings.load().harness_images
+    assert usual["codex"] == "lap-codex:dev"
+    settings = load(
+        monkeypatch,
+        LAP_SANDBOXES="kubernetes",
+        LAP_VAULT="off",
+        K8S_NAMESPACE="agents",
+        K8S_NODE_HOST="nodes.example",
+        K8S_HARNESS_IMAGE="all:1",
+        K8S_HARNESS_IMAGE_CLAUDE_SDK="sdk:1",
+        K8S_HARNESS_IMAGE_CODEX="codex:1",
+        K8S_IMAGE_PULL_POLICY="Always",
+        K8S_IMAGE_PULL_SECRETS="one, two",
+        K8S_SKIP_TLS_VERIFY="true",
+        KUBE_CONFIG_B64="c2VjcmV0",
+        IN_CLUSTER="true",
+    )
+    assert (settings.sandboxes, settings.k8s_namespace, settings.k8s_node_host) == (
+        "kubernetes",
+        "agents",
+        "nodes.example",
+    )
+    assert settings.harness_images == {
+        "opencode": "all:1",
+        "claude-agent-sdk": "sdk:1",
+        "claude-code": "all:1",
+        "codex": "codex:1",
+    }
+    assert settings.image_pull_secret_names == ["one", "two"]
+    assert settings.k8s_skip_tls_verify
+    assert settings.in_cluster
+    assert "c2VjcmV0" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LAP_SANDBOXES", "docker"),
+        ("K8S_NAMESPACE", "Not_One"),
+        ("K8S_NODE_HOST", "http://node/"),
+        ("K8S_IMAGE_PULL_POLICY", "Sometimes"),
+        ("K8S_CPU_REQUEST", "much"),
+        ("K8S_MEMORY_REQUEST", "0"),
+        ("K8S_RUN_AS_USER", "0"),
+        ("K8S_API_SERVER", "cluster"),
+    ],
+)
+def test_bad_kubernetes_settings(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        load(monkeypatch, **{name: value})
+
+
+def test_an_image_for_no_harness(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="no such setting for NOBODY"):
+        load(monkeypatch, K8S_HARNESS_IMAGE_NOBODY="image:1")

@@ -3,6 +3,8 @@
 import asyncio
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,10 +19,12 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 from backend.store import agents, events, migrate, sessions
-from backend.store.database import Database, StoreError
+from backend.store.database import Database, StoreError, Transaction
 from backend.store.events import Event
 from backend.store.tables import metadata
 from tests.rows import agent_row, session_row
+from tests.store.conftest import Opener
+from tests.waiting import until
 
 
 def test_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
@@ -91,6 +95,18 @@ async def test_opens_again_with_its_contents_and_for_the_owner_only(tmp_path: Pa
     await second.close()
 
 
+def test_postgresql_costs_nothing_where_it_is_not_used(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, sys\nfrom pathlib import Path\nfrom backend.store.database import Database\n"
+        "database = asyncio.run(Database.open(Path(sys.argv[1])))\n"
+        "print([name for name in sys.modules if 'psycopg' in name or 'dialects.postgresql' in name])"
+    )
+    command = [sys.executable, "-c", program, tmp_path / "platform.db"]
+    migrate.upgrade(tmp_path / "platform.db")  # or Alembic is loaded, which knows all dialects
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
+
+
 async def test_refuses_a_newer_database(tmp_path: Path) -> None:
     path = tmp_path / "platform.db"
     migrate.upgrade(path)
@@ -135,7 +151,34 @@ async def test_observers_hear_events_after_the_commit_in_order(database: Databas
             await sessions.add(tx, session_row(f"s{number}"))
 
     await asyncio.gather(*(add(number) for number in range(20)))
+    await until(lambda: len(heard) >= 20, "all are heard")
     assert heard == list(range(2, 22))
+
+
+async def test_a_write_in_one_turn_is_whole_or_not_at_all(database: Database) -> None:
+    heard: list[str] = []
+    database.on_commit(lambda committed: heard.extend(event.type for event in committed))
+
+    async def add(tx: Transaction) -> str:
+        await agents.add(tx, agent_row("a2"))
+        return "added"
+
+    async def add_and_fail(tx: Transaction) -> None:
+        await agents.add(tx, agent_row("a3"))
+        raise RuntimeError
+
+    async def add_and_wait(tx: Transaction) -> None:
+        await agents.add(tx, agent_row("a3"))
+        await asyncio.sleep(0)
+
+    assert await database.write(add) == "added"
+    for wrong in (add_and_fail, add_and_wait):
+        with pytest.raises(RuntimeError):
+            await database.write(wrong)
+    async with database.read() as tx:
+        assert [await agents.get(tx, name) is not None for name in ("a2", "a3")] == [True, False]
+    await until(lambda: heard, "it is told")
+    assert heard == ["agent.created"]
 
 
 async def test_reads_go_on_while_a_write_is_open(database: Database) -> None:
@@ -163,20 +206,25 @@ async def test_a_cancelled_write_leaves_no_lock(database: Database) -> None:
         assert await agents.get(tx, "a2") is None
 
 
-async def test_waits_for_another_process(database: Database, tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "platform.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+async def test_waits_for_another_process(database: Database, another: Opener) -> None:
+    other = await another()
 
-        async def add() -> None:
-            async with database.begin() as tx:
-                await agents.add(tx, agent_row("a2"))
+    async def change() -> None:
+        async with database.begin() as tx:
+            await agents.change(tx, "a1", {"name": "Second"})
 
-        task = asyncio.create_task(add())
+    async with other.begin() as tx:
+        assert await agents.get(tx, "a1")
+        task = asyncio.create_task(change())
         done, _ = await asyncio.wait({task}, timeout=0.05)
         assert not done
-        other.execute("COMMIT")
-        async with asyncio.timeout(5):
-            await task
+        await agents.change(tx, "a1", {"model": "other"})
+    async with asyncio.timeout(5):
+        await task
+    async with other.read() as tx:
+        row = await agents.get(tx, "a1")
+    assert row is not None
+    assert (row["name"], row["model"]) == ("Second", "other")
 
 
 async def test_a_session_needs_its_agent_and_goes_with_it(database: Database) -> None:
@@ -230,4 +278,5 @@ async def test_a_writer_that_is_cancelled_leaves_no_lock(database: Database) -> 
             await write()
     async with database.read() as tx:
         stored = await events.read(tx, after=0, limit=1000, types=["agent.updated"])
+    await until(lambda: len(heard) >= len(stored), "all are heard")
     assert [event.seq for event in heard] == [event.seq for event in stored]

@@ -6,15 +6,18 @@ import pytest
 
 from backend.store import events
 from backend.store.database import Database
+from tests.waiting import until
 
 
 async def append(database: Database, count: int, *, session_id: str | None = None) -> list[int]:
     """Append `count` events about agent `a1`; returns their numbers."""
+    heard: list[events.Event] = []
+    database.on_commit(heard.extend)
     async with database.begin() as tx:
-        return [
+        for number in range(count):
             await events.append(tx, "agent.updated", {"agent": {"n": number}}, agent_id="a1", session_id=session_id)
-            for number in range(count)
-        ]
+    await until(lambda: len(heard) >= count, "all are heard")
+    return [event.seq for event in heard]
 
 
 async def numbers(database: Database, **arguments: object) -> list[int]:
@@ -61,7 +64,8 @@ async def test_the_log_prunes_itself(database: Database, monkeypatch: pytest.Mon
 async def test_an_event_on_the_wire(database: Database) -> None:
     async with database.begin() as tx:
         await events.append(tx, "agent.updated", {"agent": {"name": 'ü "\n'}}, agent_id="a1")
-        [event] = tx.events
+    async with database.read() as tx:
+        [event] = await events.read(tx, after=1, limit=10)
     text = event.json()
     assert "\n" not in text
     assert json.loads(text) == {

@@ -40,6 +40,7 @@ async def test_events_leave_the_content_out(database: Database) -> None:
         assert await skills.change(tx, "k1", {"content": "a long text, too"})
         assert await skills.change(tx, "no", {"content": "x"}) is None
         await skills.remove(tx, "k1")
+    async with database.read() as tx:
         log = await events.read(tx, after=1, limit=10)
     assert [event.type for event in log] == ["skill.created", "skill.updated", "skill.deleted"]
     assert not any("a long text" in event.data for event in log)

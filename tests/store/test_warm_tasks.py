@@ -32,10 +32,13 @@ async def claim(database: Database, agent_id: str = "a1", fingerprint: str = "f"
 
 
 async def test_claims_take_the_oldest_first_and_each_once(database: Database) -> None:
-    for number in (3, 1, 2):
+    for number in (3, 1, 2, 0):
         await add(database, f"t{number}", ready_at=T.format(number))
+    first = await claim(database)
+    assert first is not None
+    assert first["id"] == "t0"
     claimed = await asyncio.gather(*(claim(database) for _ in range(5)))
-    assert [row and row["id"] for row in claimed] == ["t1", "t2", "t3", None, None]
+    assert sorted(row["id"] for row in claimed if row) == ["t1", "t2", "t3"]
     async with database.read() as tx:
         assert await warm_tasks.rows(tx) == []
 
