@@ -5,6 +5,11 @@ import gc
 if __name__ == "__main__":
     gc.disable()  # until it serves: what importing makes is no garbage, and looking for some takes a fifth of the start
 
+    from pydantic import BaseModel
+
+    # Models are made ready at their first use. FastAPI has fifty, all for its document, which few ask for.
+    BaseModel.model_config["defer_build"] = True
+
 import argparse
 import asyncio
 import fcntl
@@ -24,8 +29,10 @@ from backend import logs
 from backend.api.sockets import TerminalSocket
 from backend.app import create_app
 from backend.domain import clock
+from backend.services.container import check_cluster
 from backend.settings import Settings, SettingsError
-from backend.store.database import StoreError, prepare
+from backend.store.database import Location, StoreError, prepare
+from backend.store.errors import StoreAway
 
 SHUTDOWN_SECONDS = 2
 """Time for requests to finish once the platform is told to end."""
@@ -83,7 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _only_platform(settings.data_dir):
             settings = settings.with_keys()
-            _prepare_database(settings.database_path)
+            _prepare_database(settings.database_location)
+            asyncio.run(check_cluster(settings))
             return _serve(settings)
     except (SettingsError, StartError) as error:
         print(error, file=sys.stderr)
@@ -111,12 +119,18 @@ def _serve(settings: Settings) -> int:
     return 0 if server.started else 1
 
 
-def _prepare_database(path: Path) -> None:
+def _prepare_database(location: Location) -> None:
     # Before the server runs, where the reason can still be told in one line.
     try:
-        prepare(path)
+        prepare(location)
+    except StoreAway as error:  # names the database itself
+        raise StartError(
+            f"cannot reach {error}. Check that PostgreSQL runs there, and host, port, database, user and password in "
+            "DATABASE_URL"
+        ) from None
     except StoreError as error:
-        raise StartError(f"cannot use the database {path}: {error}") from None
+        named = location if isinstance(location, Path) else "of DATABASE_URL"
+        raise StartError(f"cannot use the database {named}: {error}") from None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -85,11 +85,11 @@ def create_app(settings: Settings, driver: SandboxDriver | None = None) -> FastA
         TokenRequest,
         RefreshRequest,
     )
-    for module in (
-        *(health, agents, sessions, messages, diagnose, egress, tty, events, memory, skills, admin, metrics),
-        *(agent_tokens, integrations),
+    # Not `include_router`, which looks for a route twice. What is asked for most comes first: they are gone through.
+    for router in (
+        *(messages.router, sessions.router, sessions.creation, events.router, tty.router),
+        *(module.router for module in (health, agents, diagnose, egress, memory, skills, admin, metrics)),
+        *(agent_tokens.router, integrations.router, memory.of_sessions, skills.attaching),
     ):
-        app.include_router(module.router)
-    for router in (sessions.creation, memory.of_sessions, skills.attaching):
-        app.include_router(router)
+        app.router.routes.extend(router.routes)
     return app

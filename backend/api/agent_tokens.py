@@ -7,13 +7,14 @@ from fastapi.responses import JSONResponse
 
 from backend.api.bodies import documented, read_json
 from backend.api.context import documented_refusals, services_of
+from backend.api.document import Route
 from backend.api.errors import refusal
 from backend.api.models import AccessToken, AgentTokens, RefreshRequest, TokenRequest
 from backend.domain import agent_tokens
 from backend.services.errors import agent_not_found
 from backend.store import agents
 
-router = APIRouter(tags=["agent tokens"])
+router = APIRouter(tags=["agent tokens"], route_class=Route)
 
 _SECRET = {"cache-control": "no-store"}
 

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 
 from backend.api.bodies import AGENT_LIMIT, documented, read_json
 from backend.api.context import documented_refusals, services_of
+from backend.api.document import Route
 from backend.api.models import AgentCreate, AgentPage, AgentPatch, ApiAgent
 from backend.api.query import MAX_NUMBER, clamped
 from backend.store import agents, views
@@ -14,7 +15,7 @@ from backend.store import agents, views
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
 
-router = APIRouter(prefix="/api/v1/managed_agents/agents", tags=["agents"])
+router = APIRouter(prefix="/api/v1/managed_agents/agents", tags=["agents"], route_class=Route)
 
 _ONE: dict[int | str, dict[str, Any]] = {200: {"model": ApiAgent}, **documented_refusals(400, 404, 413)}
 

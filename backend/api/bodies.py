@@ -25,7 +25,7 @@ REFERENCE: Final = "#/components/schemas/{model}"
 class Body(BaseModel):
     """Base of request models: JSON types are not converted, unknown keys are dropped (LAP REST 1.3)."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
 
     def given(self) -> dict[str, Any]:
         """The fields that were present, by name."""

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from fastapi import Request
 
+from backend.api.auth import agent_of
 from backend.api.models import ApiError
 from backend.domain import sessions
 from backend.services.container import Services
@@ -19,6 +20,12 @@ Responses = dict[int | str, dict[str, Any]]
 def services_of(request: Request) -> Services:
     """The services of the app that got the request."""
     return cast(Services, request.app.state.services)
+
+
+def asked_by(request: Request) -> str:
+    """Who asks, for the event log: "master key", or an agent with a token of its own."""
+    agent_id = agent_of(request)
+    return "master key" if agent_id is None else f"agent {agent_id}"
 
 
 def session_json(request: Request, row: Row) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from backend.api.context import documented_refusals, services_of
+from backend.api.document import Route
 from backend.api.models import Interception
 from backend.api.query import clamped, words
 from backend.store import egress, views
@@ -11,7 +12,7 @@ from backend.store import egress, views
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
 
-router = APIRouter(prefix="/api/v1/managed_agents/sessions", tags=["egress"])
+router = APIRouter(prefix="/api/v1/managed_agents/sessions", tags=["egress"], route_class=Route)
 
 
 @router.get("/{session_id}/interceptions", responses={200: {"model": list[Interception]}, **documented_refusals(404)})

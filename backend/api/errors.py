@@ -1,5 +1,6 @@
 """One shape for every refusal: `{"error": text, "code": CODE, "issues": [...]}` (LAP REST 1.2)."""
 
+import logging
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -21,6 +22,9 @@ from backend.services.errors import (
     TookTooLong,
     Unavailable,
 )
+from backend.store.errors import StoreAway
+
+logger = logging.getLogger(__name__)
 
 MAX_ISSUES: Final = 100
 
@@ -74,6 +78,11 @@ def install(app: FastAPI) -> None:
             return refusal(400, _line(error.problems), error.problems)
         status = next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), 500)
         return refusal(status, str(error))
+
+    @app.exception_handler(StoreAway)
+    async def away(_request: Request, error: StoreAway) -> JSONResponse:
+        logger.error("%s", error)
+        return refusal(503, "the platform's database does not answer: try again; the platform's log says why")
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_request: Request, error: RequestValidationError) -> JSONResponse:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from backend.api.context import documented_refusals, services_of
+from backend.api.document import Route
 from backend.api.models import EventPage
 from backend.api.query import clamped, position, words
 from backend.services.events import FeedClosed, Filter, Subscription
@@ -15,7 +16,7 @@ from backend.store import events
 HEARTBEAT_SECONDS = 15.0
 MAX_LOG_LIMIT = 1000
 
-router = APIRouter(prefix="/api/v1/events", tags=["events"])
+router = APIRouter(prefix="/api/v1/events", tags=["events"], route_class=Route)
 
 _STREAM_HEADERS = {
     "cache-control": "no-cache, no-transform",

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from backend.api.context import services_of
+from backend.api.document import Route
 from backend.api.models import Health, Readiness, Welcome
 from backend.services.container import Services
 from backend.store import stats
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 READY_TIMEOUT = 5.0
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=Route)
 
 
 @router.get("/", responses={200: {"model": Welcome}})
@@ -63,11 +64,17 @@ async def _isolation(services: Services) -> dict[str, Any] | None:
 
 @router.get("/readyz", responses={200: {"model": Readiness}, 503: {"model": Readiness}})
 async def readyz(request: Request) -> Response:
-    """Whether the database answers, sandboxes can be listed, and the reconciler runs. The log says what does not."""
-    problem = await _problem(services_of(request))
+    """Whether the database answers, sandboxes can be listed, and the reconciler runs. The log says what does not.
+
+    A part in `problems` alone, such as a cluster that is away, is no reason to send nobody here: the rest works.
+    """
+    services = services_of(request)
+    problem = await _problem(services)
     if problem:
         logger.warning("not ready: %s", problem)
-    return JSONResponse({"ok": problem is None}, 503 if problem else 200)
+    # What is the matter may name addresses, which is nothing for strangers.
+    parts = dict.fromkeys(f"{each.part}: the platform's log says why" for each in services.problems.now)
+    return JSONResponse({"ok": problem is None, "problems": [*parts]}, 503 if problem else 200)
 
 
 async def _problem(services: Services) -> str | None:

@@ -7,6 +7,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from backend.api.bodies import documented, read_bytes, read_json
 from backend.api.context import Responses, documented_refusals, services_of
+from backend.api.document import Route
 from backend.api.errors import refusal
 from backend.api.models import ApiBinding, BindingCreate, Integrations, Unbound
 from backend.services.errors import NotFound, Unavailable
@@ -14,7 +15,7 @@ from backend.services.integrations import OAuthFailed, WebhookRefused
 
 WEBHOOK_LIMIT = 1024 * 1024
 
-router = APIRouter(tags=["integrations"])
+router = APIRouter(tags=["integrations"], route_class=Route)
 
 _BINDING = "/api/v1/managed_agents/agents/{agent_id}/integrations/{provider}/bind"
 _HTML: Responses = {

@@ -6,6 +6,7 @@ from fastapi.responses import JSONResponse
 from backend.api.auth import agent_of
 from backend.api.bodies import documented, read_json
 from backend.api.context import Responses, documented_refusals, services_of
+from backend.api.document import Route
 from backend.api.models import ApiMemory, MemoryCreate, MemoryPatch, SessionMemoryCreate
 from backend.api.query import MAX_NUMBER, clamped, flag
 from backend.services.errors import NotFound
@@ -14,8 +15,10 @@ from backend.store import views
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
 
-router = APIRouter(prefix="/api/v1/managed_agents/agents/{agent_id}/memory", tags=["memory"])
-of_sessions = APIRouter(prefix="/api/v1/managed_agents/sessions/{session_id}/memory", tags=["memory"])
+router = APIRouter(prefix="/api/v1/managed_agents/agents/{agent_id}/memory", tags=["memory"], route_class=Route)
+of_sessions = APIRouter(
+    prefix="/api/v1/managed_agents/sessions/{session_id}/memory", tags=["memory"], route_class=Route
+)
 
 _MANY: Responses = {200: {"model": list[ApiMemory]}, **documented_refusals(404)}
 _NEW: Responses = {200: {"model": ApiMemory}, **documented_refusals(400, 404, 409, 413)}

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from backend.api import bodies
 from backend.api.context import Responses, documented_refusals, services_of
+from backend.api.document import Route
 from backend.api.downloads import Passed
 from backend.api.models import Aborted, LogEntry, MessageCreate, MessageReply, SpokenMessage, TerminalInstead
 from backend.api.query import flag
@@ -37,7 +38,7 @@ EVENT_STREAM: Responses = {
 _NOT_A_MESSAGE = (400, 413, 422)
 """How a harness answers to what it cannot read."""
 
-router = APIRouter(prefix="/api/v1/managed_agents/sessions", tags=["messages"])
+router = APIRouter(prefix="/api/v1/managed_agents/sessions", tags=["messages"], route_class=Route)
 
 
 @router.post(

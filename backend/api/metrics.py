@@ -4,9 +4,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from backend.api.context import services_of
+from backend.api.document import Route
 from backend.services.metrics import CONTENT_TYPE
 
-router = APIRouter(prefix="/api/v1", tags=["operation"])
+router = APIRouter(prefix="/api/v1", tags=["operation"], route_class=Route)
 
 
 @router.get(

@@ -486,6 +486,13 @@ class EndedSession(Answer):
     status: Literal["deleted", "dead"]
 
 
+class MendedSession(Answer):
+    """What was put back around a session's sandbox, in one line."""
+
+    id: str
+    did: str
+
+
 class PhaseNoted(Answer):
     """Answer to a report of a phase; not noted when the session is not being created any more."""
 
@@ -493,7 +500,10 @@ class PhaseNoted(Answer):
 
 
 class LoggedEvent(Answer):
-    """One event of the log; it also has `agent`, `session`, `memory` or `skill`, as it was right after the change."""
+    """One event of the log; it also has `agent`, `session`, `memory` or `skill`, as it was right after the change.
+
+    Where somebody asked for it, `by` says who.
+    """
 
     seq: int
     at: str
@@ -614,9 +624,24 @@ class Health(Answer):
 
 
 class Readiness(Answer):
-    """Whether the platform can do its work."""
+    """Whether the platform can do its work. `problems` names the parts that do not work, which it can do without."""
 
     ok: bool
+    problems: list[str]
+
+
+class PlatformProblem(Answer):
+    """Something that does not work: `part` is sandboxes, vault or worker."""
+
+    part: str
+    message: str
+    since: str
+
+
+class PlatformProblems(Answer):
+    """What keeps the platform from its work at present."""
+
+    data: list[PlatformProblem]
 
 
 class PoolCounts(Answer):
@@ -752,7 +777,11 @@ class AdminStats(Answer):
 
 
 class SessionDiagnosis(Answer):
-    """What is known of a session (seed 000, LAP REST 5.1). A part that could not be had says why in its `error`."""
+    """What is known of a session (seed 000, LAP REST 5.1). A part that could not be had says why in its `error`.
+
+    `problems` is what keeps the platform from seeing sandboxes as they are, `last_inspection` what was known of the
+    sandbox when the session ended.
+    """
 
     session: dict[str, Any]
     agent: dict[str, Any] | None
@@ -767,6 +796,8 @@ class SessionDiagnosis(Answer):
     events: list[dict[str, Any]]
     harness: dict[str, Any] | None
     vault: dict[str, Any] | None
+    problems: list[str]
+    last_inspection: dict[str, Any] | None
     detected_issues: list[Finding]
     hints: list[Finding]
     notes: dict[str, str]
@@ -791,6 +822,62 @@ class FleetDiagnosis(Answer):
     counts: dict[str, int]
     checked_at: str
     elapsed_ms: int
+
+
+class NodeSandbox(Answer):
+    """A sandbox on a node, and the session that has it; a warm one has only its name."""
+
+    name: str
+    session_id: str | None
+    agent_id: str | None = None
+    agent_name: str | None = None
+    status: str | None = None
+
+
+class Resources(Answer):
+    """Null is not known."""
+
+    cpu_millicores: int | None
+    memory_bytes: int | None
+
+
+class Percents(Answer):
+    """Of what a node has."""
+
+    cpu: int | None
+    memory: int | None
+
+
+class Node(Answer):
+    """A machine that sandboxes run on (`node` of LAP REST 5.1). One that could not be had says why in its `error`."""
+
+    exists: bool
+    name: str
+    sandbox_count: int
+    sandboxes: list[NodeSandbox]
+    ready_status: str | None = None
+    ready_reason: str | None = None
+    internal_ip: str | None = None
+    external_ip: str | None = None
+    age_ms: int | None = None
+    unschedulable: bool = False
+    taints: list[dict[str, Any]] = []
+    conditions: list[dict[str, Any]] = []
+    capacity: Resources | None = None
+    allocatable: Resources | None = None
+    allocated_requests: Resources | None = None
+    allocated_pct: Percents | None = None
+    allocation_error: str | None = None
+    pod_count: int | None = None
+    load: dict[str, Any] | None = None
+    error: str | None = None
+
+
+class Nodes(Answer):
+    """All nodes, by name, and what keeps the platform from seeing them as they are."""
+
+    data: list[Node]
+    problems: list[str]
 
 
 class Fingerprint(Answer):

@@ -7,13 +7,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from backend.api import bodies
-from backend.api.context import documented_refusals, services_of, session_json, session_texts
+from backend.api.context import asked_by, documented_refusals, services_of, session_json, session_texts
+from backend.api.document import Route
 from backend.api.downloads import Passed
 from backend.api.errors import refusal
 from backend.api.models import (
     ApiSession,
     CreatedSession,
     EndedSession,
+    MendedSession,
     PhaseNoted,
     PhaseReport,
     ScreenCells,
@@ -43,8 +45,8 @@ NO_ROOM = "initial_attachments were not sent: too many others wait for their ses
 NOT_TO_THIS_PROGRAM = "initial_prompt was not sent: {} replaces the harness's program, which might not take it"
 NO_RECORDING = "nothing will be recorded: the agent's harness has no terminal"
 
-router = APIRouter(prefix="/api/v1/managed_agents/sessions", tags=["sessions"])
-creation = APIRouter(prefix="/api/v1/managed_agents/agents", tags=["sessions"])
+router = APIRouter(prefix="/api/v1/managed_agents/sessions", tags=["sessions"], route_class=Route)
+creation = APIRouter(prefix="/api/v1/managed_agents/agents", tags=["sessions"], route_class=Route)
 
 
 @creation.post(
@@ -124,14 +126,14 @@ async def get(request: Request, session_id: str) -> Response:
 @router.delete("/{session_id}", responses={200: {"model": EndedSession}, **documented_refusals(404)})
 async def delete(request: Request, session_id: str) -> Response:
     """End a session and remove its sandbox; it stays listed as `dead`. Idempotent."""
-    _, was_dead = await services_of(request).sessions.delete(session_id)
+    _, was_dead = await services_of(request).sessions.delete(session_id, asked_by(request))
     return JSONResponse({"id": session_id, "status": DEAD if was_dead else "deleted"})
 
 
 @router.post("/{session_id}/stop", responses={200: {"model": EndedSession}, **documented_refusals(404)})
 async def stop(request: Request, session_id: str) -> Response:
     """Interrupt the agent, then end the session and remove its sandbox. Idempotent."""
-    await services_of(request).sessions.stop(session_id)
+    await services_of(request).sessions.stop(session_id, asked_by(request))
     return JSONResponse({"id": session_id, "status": DEAD})
 
 
@@ -142,10 +144,20 @@ async def restart(request: Request, session_id: str) -> Response:
     `warnings` says what is not as it was: the session's own `env_vars` are not kept.
     """
     try:
-        row = await services_of(request).messages.restart(session_id)
+        row = await services_of(request).messages.restart(session_id, asked_by(request))
     except Unavailable as error:
         return refusal(502, str(error))
     return JSONResponse(session_json(request, row) | await _whole_response(request, row))
+
+
+@router.post("/{session_id}/mend", responses={200: {"model": MendedSession}, **documented_refusals(404, 409)})
+async def mend(request: Request, session_id: str) -> Response:
+    """Put back what is missing around a session's running sandbox, such as its Service; nothing in it is touched.
+
+    409 says why not: nothing is missing, there is no sandbox, or it cannot be put back.
+    """
+    did = await services_of(request).sessions.mend(session_id, asked_by(request))
+    return JSONResponse({"id": session_id, "did": did})
 
 
 @router.get(

@@ -5,6 +5,7 @@ from fastapi.responses import JSONResponse
 
 from backend.api.bodies import documented, read_json
 from backend.api.context import Responses, documented_refusals, services_of
+from backend.api.document import Route
 from backend.api.models import (
     ApiSkill,
     AttachedSkill,
@@ -24,8 +25,8 @@ from backend.store.database import Row
 
 DEFAULT_VERSIONS = 20
 
-router = APIRouter(prefix="/api/v1/skills", tags=["skills"])
-attaching = APIRouter(prefix="/api/v1/managed_agents/agents/{agent_id}/skill", tags=["skills"])
+router = APIRouter(prefix="/api/v1/skills", tags=["skills"], route_class=Route)
+attaching = APIRouter(prefix="/api/v1/managed_agents/agents/{agent_id}/skill", tags=["skills"], route_class=Route)
 
 _ONE: Responses = {200: {"model": ApiSkill}, **documented_refusals(404)}
 

@@ -7,21 +7,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import httpx
-
 from backend.domain import messages
+from backend.services import http1
 from backend.services.harness_client import HarnessUnreachable
 
-CONNECT_SECONDS: Final = 5.0
 PROMPT_SECONDS: Final = 60.0
 LIST_SECONDS: Final = 60.0
 EVENT_SILENCE: Final = 30.0
 """Seconds without a byte on /event, which sends a heartbeat every 10 s, before the link counts as broken."""
 PIECE_SECONDS: Final = 1_800.0
 """How long a passed-through call may be silent: it may be a whole turn of the agent's."""
-KEEP_ALIVE_SECONDS: Final = 15.0
-"""How long a connection is kept for the next call: well below the 60 s after which a harness closes it."""
-KEPT_CONNECTIONS: Final = 32
 MAX_REPLY: Final = 32 * 1024 * 1024
 MAX_LIST: Final = 32 * 1024 * 1024
 MAX_EVENT: Final = 8 * 1024 * 1024
@@ -75,31 +70,24 @@ class Reply:
 
 
 class AgentClient:
-    """Calls to agents' servers over one pool, which keeps connections for a moment: the next message then is faster."""
+    """Calls to agents' servers."""
 
     def __init__(self) -> None:
-        limits = httpx.Limits(
-            max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_SECONDS
-        )
-        # Harnesses are on loopback or in the cluster: the operator's proxy settings are not for them.
-        self._http = httpx.AsyncClient(trust_env=False, limits=limits)
+        self._connections = http1.Connections()
 
-    async def aclose(self) -> None:
-        await self._http.aclose()
+    def close(self) -> None:
+        """Keep no connection any more."""
+        self._connections.close()
 
     async def message(self, target: Target, body: bytes, seconds: float) -> Reply:
         """Say something and wait for the answer.
 
         Raises HarnessRefused, NoMessage, HarnessUnreachable, TimeoutError.
         """
-        try:
-            async with asyncio.timeout(seconds):
-                response = await self._send("POST", f"{target.path}/message", target, body, seconds)
-                raw = await _whole(response, MAX_REPLY)
-        except httpx.TransportError as error:
-            raise _unreachable(error) from error
-        if response.status_code >= 300:
-            raise HarnessRefused(response.status_code, raw)
+        async with asyncio.timeout(seconds):
+            status, raw = await self._call("POST", "/message", target, body, MAX_REPLY)
+        if status >= 300:
+            raise HarnessRefused(status, raw)
         try:
             message = await _parsed(raw)
         except ValueError:
@@ -112,23 +100,21 @@ class AgentClient:
         """Say something; the answer comes through `events`. Raises HarnessRefused, HarnessUnreachable."""
         try:
             async with asyncio.timeout(PROMPT_SECONDS):
-                response = await self._send("POST", f"{target.path}/prompt_async", target, body, PROMPT_SECONDS)
-                raw = await _whole(response, MAX_REFUSAL)
-        except (httpx.TransportError, TimeoutError) as error:
+                status, raw = await self._call("POST", "/prompt_async", target, body, MAX_REFUSAL)
+        except TimeoutError as error:
             raise _unreachable(error) from error
-        if response.status_code >= 300:
-            raise HarnessRefused(response.status_code, raw)
+        if status >= 300:
+            raise HarnessRefused(status, raw)
 
     async def messages(self, target: Target, seconds: float = LIST_SECONDS) -> list[dict[str, Any]]:
         """All that was said in the session, oldest first. Raises HarnessUnreachable."""
         try:
             async with asyncio.timeout(seconds):
-                response = await self._send("GET", f"{target.path}/message", target, None, seconds)
-                raw = await _whole(response, MAX_LIST)
-        except (httpx.TransportError, TimeoutError) as error:
+                status, raw = await self._call("GET", "/message", target, None, MAX_LIST)
+        except TimeoutError as error:
             raise _unreachable(error) from error
-        if response.status_code != 200:
-            raise HarnessUnreachable(f"the harness did not tell its messages: {response.status_code} {_reason(raw)}")
+        if status != 200:
+            raise HarnessUnreachable(f"the harness did not tell its messages: {status} {_reason(raw)}")
         try:
             found = await _parsed(raw)
         except ValueError as error:
@@ -141,77 +127,66 @@ class AgentClient:
         """End the turn that runs. Raises HarnessRefused, HarnessUnreachable."""
         try:
             async with asyncio.timeout(seconds):
-                response = await self._send("POST", f"{target.path}/abort", target, b"{}", seconds)
-                raw = await _whole(response, MAX_REFUSAL)
-        except (httpx.TransportError, TimeoutError) as error:
+                status, raw = await self._call("POST", "/abort", target, b"{}", MAX_REFUSAL)
+        except TimeoutError as error:
             raise _unreachable(error) from error
-        if response.status_code >= 300:
-            raise HarnessRefused(response.status_code, raw)
+        if status >= 300:
+            raise HarnessRefused(status, raw)
 
     @asynccontextmanager
     async def events(self, target: Target) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """The events that concern the session, from now on. Raises HarnessUnreachable, also later."""
-        timeout = httpx.Timeout(CONNECT_SECONDS, read=EVENT_SILENCE)
         headers = _headers(target.token) | {"accept": "text/event-stream"}
         try:
-            async with self._http.stream("GET", f"{target.url}/event", headers=headers, timeout=timeout) as response:
-                if response.status_code != 200:
-                    raise HarnessUnreachable(f"the harness does not tell its events: {response.status_code}")
-                yield _events(response, target.harness_session_id)
-        except httpx.TransportError as error:
+            async with self._connections.stream("GET", f"{target.url}/event", headers, silence=EVENT_SILENCE) as answer:
+                if answer.status != 200:
+                    raise HarnessUnreachable(f"the harness does not tell its events: {answer.status}")
+                yield _events(answer, target.harness_session_id)
+        except http1.CallError as error:
             raise _unreachable(error) from error
 
     @asynccontextmanager
     async def forward(
         self, url: str, token: str, method: str, path: str, body: bytes | None, content_type: str | None
-    ) -> AsyncIterator[httpx.Response]:
-        """Any call, its answer yet to be read. `path` begins with a slash. Raises HarnessUnreachable."""
+    ) -> AsyncIterator[http1.Answer]:
+        """Any call, its answer yet to be read with `pieces`. `path` begins with a slash. Raises HarnessUnreachable."""
         headers = _headers(token) | ({"content-type": content_type} if content_type else {})
-        timeout = httpx.Timeout(CONNECT_SECONDS, read=PIECE_SECONDS)
         try:
-            request = self._http.build_request(method, f"{url}{path}", content=body, headers=headers, timeout=timeout)
-            response = await self._http.send(request, stream=True)
-        except (httpx.TransportError, httpx.InvalidURL) as error:
+            async with self._connections.stream(method, f"{url}{path}", headers, body, silence=PIECE_SECONDS) as answer:
+                yield answer
+        except http1.CallError as error:
             raise _unreachable(error) from error
+
+    async def _call(self, method: str, path: str, target: Target, body: bytes | None, limit: int) -> tuple[int, bytes]:
+        headers = _headers(target.token) | ({"content-type": "application/json"} if body is not None else {})
         try:
-            yield response
-        finally:
-            await response.aclose()
-
-    async def _send(self, method: str, url: str, target: Target, body: bytes | None, seconds: float) -> httpx.Response:
-        request = self._http.build_request(
-            method,
-            url,
-            content=body,
-            headers=_headers(target.token) | ({"content-type": "application/json"} if body is not None else {}),
-            timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS),
-        )
-        return await self._http.send(request, stream=True)
+            return await self._connections.call(method, f"{target.path}{path}", headers, body, limit=limit)
+        except http1.TooLongError as error:
+            raise HarnessUnreachable(f"the harness sent {error}") from error
+        except http1.CallError as error:
+            raise _unreachable(error) from error
 
 
-async def pieces(response: httpx.Response) -> AsyncIterator[bytes]:
+async def pieces(answer: http1.Answer) -> AsyncIterator[bytes]:
     """A passed-through body as it arrives. Raises HarnessUnreachable."""
     try:
-        async for piece in response.aiter_raw():
+        async for piece in answer.pieces:
             yield piece
-    except httpx.TransportError as error:
+    except http1.CallError as error:
         raise _unreachable(error) from error
 
 
-async def _events(response: httpx.Response, harness_session_id: str) -> AsyncIterator[dict[str, Any]]:
+async def _events(answer: http1.Answer, harness_session_id: str) -> AsyncIterator[dict[str, Any]]:
     buffer = b""
-    try:
-        async for chunk in response.aiter_raw():
-            *lines, buffer = (buffer + chunk).split(b"\n")
-            if len(buffer) > MAX_EVENT:
-                raise HarnessUnreachable(f"the harness sent an event longer than {MAX_EVENT} bytes")
-            for line in lines:
-                if line.startswith(b"data:") and line.strip() != b"data:":
-                    event = _event(line[5:])
-                    if messages.concerns(event, harness_session_id):
-                        yield event
-    except httpx.TransportError as error:
-        raise _unreachable(error) from error
+    async for chunk in pieces(answer):
+        *lines, buffer = (buffer + chunk).split(b"\n")
+        if len(buffer) > MAX_EVENT:
+            raise HarnessUnreachable(f"the harness sent an event longer than {MAX_EVENT} bytes")
+        for line in lines:
+            if line.startswith(b"data:") and line.strip() != b"data:":
+                event = _event(line[5:])
+                if messages.concerns(event, harness_session_id):
+                    yield event
 
 
 def _event(data: bytes) -> dict[str, Any]:
@@ -224,19 +199,6 @@ def _event(data: bytes) -> dict[str, Any]:
     if not isinstance(event.get("properties"), dict):
         event["properties"] = {}
     return event
-
-
-async def _whole(response: httpx.Response, limit: int) -> bytes:
-    """The body, and the connection free for the next call."""
-    body = bytearray()
-    try:
-        async for piece in response.aiter_raw():
-            body += piece
-            if len(body) > limit:
-                raise HarnessUnreachable(f"the harness sent more than {limit} bytes")
-    finally:
-        await response.aclose()
-    return bytes(body)
 
 
 async def _parsed(raw: bytes) -> Any:
@@ -260,6 +222,6 @@ def _reason(body: bytes) -> str:
 
 def _unreachable(error: Exception) -> HarnessUnreachable:
     what = str(error) or type(error).__name__
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.InvalidURL):
+    if isinstance(error, http1.NotReachedError):
         return NotDelivered(f"the harness cannot be reached: {what}")
     return HarnessUnreachable(f"the link to the harness broke: {what}")

@@ -79,12 +79,13 @@ class AgentsService:
         """Stop the agent's sessions, then remove it. Raises NotFound, or Conflict when sessions keep starting."""
         for _ in range(DELETE_ATTEMPTS):
             async with self._database.begin() as tx:
-                # A session may have been opened while others were being stopped: none may be active when the row goes.
+                if not await agents.known(tx, agent_id):  # from here on nobody opens a session of it
+                    raise agent_not_found(agent_id)
+                # One may have been opened while others were being stopped: none may be active when the row goes.
                 free = not await sessions.active(tx, agent_id)
                 if free:
                     recorded = await sessions.recorded(tx, agent_id)
-                    if not await agents.remove(tx, agent_id):
-                        raise agent_not_found(agent_id)
+                    await agents.remove(tx, agent_id)
             if free:
                 await self._recordings.remove(recorded)
                 return

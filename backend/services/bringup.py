@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 PROBE_INTERVAL = 0.25
 DETAIL_SECONDS = 1.0
 LOG_LINES_IN_REASON = 12
+BEFORE_RUNNING = ("creating_sandbox", "pod_pending")
 REASON_LIMIT = 4_000
 """Longest `failure_reason` in characters."""
 
@@ -108,8 +109,9 @@ class BringUp:
                 sandbox = self._launch.adopt or await self._create()
                 await self._while_alive(self._set_up(sandbox))
         except TimeoutError as error:
+            last = f"{self._phase}: {self._detail}" if self._detail else self._phase
             raise BringUpFailed(
-                f"creating timeout: not ready after {self._total_seconds:.0f} s, last phase {self._phase}"
+                f"creating timeout: not ready after {self._total_seconds:.0f} s, last phase {last}"
             ) from error
         return sandbox
 
@@ -153,7 +155,7 @@ class BringUp:
 
     async def _create(self) -> Sandbox:
         launch = self._launch
-        async with self._in_phase("creating_sandbox"):
+        async with self._in_phase("creating_sandbox") as deadline, self._noting_what_it_waits_for(deadline):
             try:
                 sandbox = await self._driver.create(
                     SandboxSpec(
@@ -172,7 +174,7 @@ class BringUp:
         return sandbox
 
     async def _set_up(self, sandbox: Sandbox) -> None:
-        async with self._in_phase("pod_pending"):
+        async with self._in_phase("pod_pending") as deadline, self._noting_what_it_waits_for(deadline):
             while await self._driver.state(sandbox.name) is SandboxState.PENDING:
                 await asyncio.sleep(PROBE_INTERVAL)
         await self._enter("pod_running")
@@ -241,16 +243,35 @@ class BringUp:
             await asyncio.gather(working, gone, return_exceptions=True)
 
     @asynccontextmanager
-    async def _in_phase(self, phase: str) -> AsyncIterator[None]:
+    async def _in_phase(self, phase: str) -> AsyncIterator[asyncio.Timeout]:
         await self._enter(phase)
         limit = self._limit(phase)
         try:
             async with asyncio.timeout(limit) as deadline:
-                yield
+                yield deadline
         except TimeoutError as error:
             if not deadline.expired():
                 raise
             raise BringUpFailed(await self._too_long(phase, limit)) from error
+
+    @asynccontextmanager
+    async def _noting_what_it_waits_for(self, deadline: asyncio.Timeout) -> AsyncIterator[None]:
+        noting = asyncio.create_task(self._note_what_it_waits_for(deadline))
+        try:
+            yield
+        finally:
+            noting.cancel()
+            await asyncio.gather(noting, return_exceptions=True)  # what it cannot write, the next phase cannot either
+
+    async def _note_what_it_waits_for(self, deadline: asyncio.Timeout) -> None:
+        """Tell what keeps the sandbox; the phase's time stands still while whoever runs sandboxes is away."""
+        loop = asyncio.get_running_loop()
+        limit = self._limit(self._phase)
+        while True:
+            await asyncio.sleep(PROBE_INTERVAL)
+            if self._driver.away():
+                deadline.reschedule(loop.time() + limit)
+            await self._note_detail(await self._driver.waiting_for(self._launch.sandbox_name))
 
     async def _enter(self, phase: str, detail: str | None = None) -> None:
         self._phase = phase
@@ -266,9 +287,10 @@ class BringUp:
         return self._timeouts.get(phase, phases.DEFAULT_TIMEOUTS.get(phase, self._total_seconds))
 
     async def _too_long(self, phase: str, limit: float) -> str:
+        waiting = await self._driver.waiting_for(self._launch.sandbox_name) if phase in BEFORE_RUNNING else None
         return (
             f"{phase} took longer than {limit:g} s (LAP_PHASE_TIMEOUT_SECONDS_{phase.upper()} sets the limit). "
-            f"{await self._last_words()}"
+            f"{f'It waited for this: {waiting}' if waiting else await self._last_words()}"
         )
 
     async def _last_words(self) -> str:

@@ -1,15 +1,16 @@
 """Talks to the harness program of one sandbox (wire contract: backend/harness/server.py)."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
-
-import httpx
+from urllib.parse import urlencode
 
 from backend.domain import activity, terminal
+from backend.services import http1
 
 PROBE_TIMEOUT = 3.0
 HAND_OVER_TIMEOUT = 60.0
@@ -88,95 +89,90 @@ class HarnessState:
 
 
 class HarnessClient:
-    """Calls to harnesses over one shared connection pool."""
+    """Calls to harnesses. Each on a connection of its own: between two of them there is more time than one is kept."""
 
     def __init__(self) -> None:
-        # Harnesses are on loopback or in the cluster: the operator's proxy settings are not for them.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        self._http = httpx.AsyncClient(trust_env=False, limits=limits)
-
-    async def aclose(self) -> None:
-        await self._http.aclose()
+        self._connections = http1.Connections(kept=0)
 
     async def healthy(self, url: str) -> bool:
         """Whether the harness answers. Any status below 500 counts (LAP REST 4.3)."""
         try:
-            response = await self._http.get(f"{url}/healthz", timeout=PROBE_TIMEOUT)
-        except httpx.HTTPError:
+            status, _ = await self._call("GET", f"{url}/healthz", None)
+        except http1.CallError:
             return False
-        return response.status_code < 500
+        return status < 500
 
     async def state(self, url: str, token: str) -> HarnessState:
         """The present state. Raises HarnessUnreachable, also when the token is wrong."""
         try:
-            response = await self._http.get(f"{url}/state", headers=_bearer(token), timeout=PROBE_TIMEOUT)
-        except httpx.HTTPError as error:
-            raise HarnessUnreachable(f"the harness does not tell its state: {_cause(error)}") from error
-        if response.status_code != 200:
-            raise HarnessUnreachable(f"the harness refused to tell its state with {response.status_code}")
+            status, body = await self._call("GET", f"{url}/state", token)
+        except http1.CallError as error:
+            raise HarnessUnreachable(f"the harness does not tell its state: {error}") from error
+        if status != 200:
+            raise HarnessUnreachable(f"the harness refused to tell its state with {status}")
         try:
-            return HarnessState.from_json(response.json())
-        except ValueError as error:
+            return HarnessState.from_json(json.loads(body))
+        except (ValueError, RecursionError) as error:
             raise HarnessUnreachable("the harness sent a state that is no JSON") from error
 
     async def open_session(self, url: str, token: str, body: dict[str, Any]) -> str:
         """Hand over what the session needs, which starts the set-up. Returns the harness's own session id."""
+        data = await asyncio.to_thread(_encoded, body)  # up to 32 MB
         try:
-            response = await self._http.post(
-                f"{url}/session", json=body, headers=_bearer(token), timeout=HAND_OVER_TIMEOUT
-            )
-        except httpx.HTTPError as error:
-            raise HarnessUnreachable(f"the harness did not take the session: {_cause(error)}") from error
-        if response.status_code != 200:
-            raise HarnessUnreachable(f"the harness refused the session with {response.status_code}: {_text(response)}")
+            status, told = await self._call("POST", f"{url}/session", token, data, seconds=HAND_OVER_TIMEOUT)
+        except http1.CallError as error:
+            raise HarnessUnreachable(f"the harness did not take the session: {error}") from error
+        if status != 200:
+            raise HarnessUnreachable(f"the harness refused the session with {status}: {_reason(told)}")
         try:
-            return str(response.json()["id"])
-        except (ValueError, KeyError, TypeError) as error:
+            return str(json.loads(told)["id"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise HarnessUnreachable("the harness answered without a session id") from error
 
     async def abort(self, url: str, token: str, harness_session_id: str, timeout: float = 5.0) -> None:
         """Ask the agent to stop what it does. Best effort."""
-        try:
-            await self._http.post(
-                f"{url}/session/{harness_session_id}/abort", json={}, headers=_bearer(token), timeout=timeout
-            )
-        except httpx.HTTPError:
-            return
+        with suppress(http1.CallError):
+            await self._call("POST", f"{url}/session/{harness_session_id}/abort", token, b"{}", seconds=timeout)
 
     @asynccontextmanager
     async def fetch(
         self, url: str, token: str, path: str, params: dict[str, str], max_bytes: int
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """The body of a GET, piece by piece. Raises HarnessHasNone for a 404, else HarnessUnreachable, also later."""
-        timeout = httpx.Timeout(PROBE_TIMEOUT, read=FETCH_SILENCE)
+        target = f"{url}{path}?{urlencode(params)}" if params else f"{url}{path}"
         try:
-            async with self._http.stream(
-                "GET",
-                f"{url}{path}",
-                params=params,
-                headers={**_bearer(token), "Accept-Encoding": "identity"},
-                timeout=timeout,
-            ) as response:
-                if response.status_code != 200:
-                    reason = await _refusal(response)
-                    if response.status_code == 404:
+            async with self._connections.stream("GET", target, _headers(token), silence=FETCH_SILENCE) as answer:
+                if answer.status != 200:
+                    reason = await _refusal(answer)
+                    if answer.status == 404:
                         raise HarnessHasNone(reason)
-                    raise HarnessUnreachable(f"the harness refused {path} with {response.status_code}: {reason}")
-                yield _pieces(response, max_bytes)
-        except httpx.HTTPError as error:
-            raise HarnessUnreachable(f"the harness did not answer {path}: {_cause(error)}") from error
+                    raise HarnessUnreachable(f"the harness refused {path} with {answer.status}: {reason}")
+                yield _pieces(answer, max_bytes)
+        except http1.CallError as error:
+            raise HarnessUnreachable(f"the harness did not answer {path}: {error}") from error
 
     @asynccontextmanager
     async def watch(self, url: str, token: str) -> AsyncIterator[AsyncIterator[HarnessState]]:
         """The harness's states, the present one first; ends or raises HarnessUnreachable when the link breaks."""
-        timeout = httpx.Timeout(PROBE_TIMEOUT, read=WATCH_SILENCE)
         try:
-            async with self._http.stream("GET", f"{url}/watch", headers=_bearer(token), timeout=timeout) as response:
-                if response.status_code != 200:
-                    raise HarnessUnreachable(f"the harness refused to be watched with {response.status_code}")
-                yield _states(response)
-        except httpx.HTTPError as error:
-            raise HarnessUnreachable(f"the link to the harness broke: {_cause(error)}") from error
+            async with self._connections.stream(
+                "GET", f"{url}/watch", _headers(token), silence=WATCH_SILENCE
+            ) as answer:
+                if answer.status != 200:
+                    raise HarnessUnreachable(f"the harness refused to be watched with {answer.status}")
+                yield _states(answer)
+        except http1.CallError as error:
+            raise HarnessUnreachable(f"the link to the harness broke: {error}") from error
+
+    async def _call(
+        self, method: str, url: str, token: str | None, body: bytes | None = None, *, seconds: float = PROBE_TIMEOUT
+    ) -> tuple[int, bytes]:
+        headers = _headers(token) | ({"content-type": "application/json"} if body is not None else {})
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._connections.call(method, url, headers, body, limit=MAX_STATE_BYTES)
+        except TimeoutError:
+            raise http1.CallError(f"no answer within {seconds:g} s") from None
 
 
 def _session_id(told: Any) -> str | None:
@@ -184,9 +180,9 @@ def _session_id(told: Any) -> str | None:
     return told if isinstance(told, str) and re.fullmatch(r"[A-Za-z0-9_.~-]{1,200}", told) else None
 
 
-async def _states(response: httpx.Response) -> AsyncIterator[HarnessState]:
+async def _states(answer: http1.Answer) -> AsyncIterator[HarnessState]:
     buffer = b""
-    async for chunk in response.aiter_raw():
+    async for chunk in answer.pieces:
         *lines, buffer = (buffer + chunk).split(b"\n")
         if len(buffer) > MAX_STATE_BYTES:
             raise HarnessUnreachable(f"the harness sent a state longer than {MAX_STATE_BYTES} bytes")
@@ -199,40 +195,38 @@ async def _states(response: httpx.Response) -> AsyncIterator[HarnessState]:
                 yield HarnessState.from_json(state)
 
 
-async def _pieces(response: httpx.Response, max_bytes: int) -> AsyncIterator[bytes]:
+async def _pieces(answer: http1.Answer, max_bytes: int) -> AsyncIterator[bytes]:
     size = 0
     try:
-        async for piece in response.aiter_raw():
+        async for piece in answer.pieces:
             size += len(piece)
             if size > max_bytes:
                 raise HarnessUnreachable(f"the harness sent more than {max_bytes} bytes")
             yield piece
-    except httpx.HTTPError as error:
-        raise HarnessUnreachable(f"the link to the harness broke: {_cause(error)}") from error
+    except http1.CallError as error:
+        raise HarnessUnreachable(f"the link to the harness broke: {error}") from error
 
 
-async def _refusal(response: httpx.Response) -> str:
+async def _refusal(answer: http1.Answer) -> str:
     body = b""
-    async for piece in response.aiter_raw():
+    async for piece in answer.pieces:
         body += piece
         if len(body) > MAX_REFUSAL_BYTES:
             break
+    return _reason(body)
+
+
+def _reason(body: bytes) -> str:
     try:
         return str(json.loads(body)["error"])[:500]
     except (ValueError, KeyError, TypeError, RecursionError):
         return body.decode(errors="replace")[:500]
 
 
-def _bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
+def _encoded(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _cause(error: httpx.HTTPError) -> str:
-    return str(error) or type(error).__name__
-
-
-def _text(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["error"])[:500]
-    except (ValueError, KeyError, TypeError):
-        return response.text[:500]
+def _headers(token: str | None) -> dict[str, str]:
+    plain = {"accept-encoding": "identity"}
+    return plain if token is None else {"authorization": f"Bearer {token}", **plain}

@@ -63,6 +63,7 @@ class History:
             changes.append((seq, smaller))
         for start in range(0, len(changes), AT_A_TIME):
             async with self._database.begin() as tx:
+                await session_store.hold(tx, session_id)
                 for seq, message in changes[start : start + AT_A_TIME]:
                     await self._store(tx, session_id, harness_session_id, seq, message)
                 await store.trim(tx, session_id)
@@ -120,7 +121,9 @@ class History:
             "full_response": response if short.get("truncated") else None,
             "last_seen_at": clock.now(),
         }
-        async with self._database.begin() as tx:
+
+        async def keep(tx: Transaction) -> None:
+            await session_store.hold(tx, session_id)
             if stored or warning is not None:
                 row = await session_store.get(tx, session_id)
                 if row is None:  # deleted with its agent meanwhile
@@ -143,6 +146,8 @@ class History:
                 values=values,
                 event_type="session.updated",
             )
+
+        await self._database.write(keep)
 
     async def keep_pending(self, session_id: str, harness_session_id: str, parts: Sequence[Mapping[str, Any]]) -> None:
         """Keep what came of an answer that will not be finished."""

@@ -7,7 +7,6 @@ lost when the platform ends, and one process of several does it, the one that ha
 import asyncio
 import json
 import logging
-import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -22,7 +21,7 @@ from backend.integrations.linear.client import LinearAway, LinearClient, LinearE
 from backend.integrations.linear.webhooks import Event, Issue
 from backend.services.agent_client import HarnessRefused
 from backend.services.errors import NotFound, ServiceError
-from backend.services.events import EventFeed, FeedClosed, Filter
+from backend.services.events import EventFeed, FeedClosed, Filter, Subscription
 from backend.services.exchange import Said
 from backend.services.integrations import IntegrationsService
 from backend.services.leases import Leases
@@ -83,11 +82,9 @@ class LinearWork:
         self._feed = feed
         self._leases = leases
         self._base_url = settings.lap_base_url
-        self._duty_seconds = settings.reconcile_interval_seconds
-        self._duty_until = 0.0
-        self._duty = asyncio.Lock()
         self._came = asyncio.Event()
         self._to_post = asyncio.Event()
+        self._leads = False
         self._linked: set[str] = set()
         self._told_to: dict[str, int] = {}
         """Up to which event the rows of sessions have been told: those are no news any more."""
@@ -98,17 +95,12 @@ class LinearWork:
         integrations.on_delivery = self._came.set
 
     async def start(self) -> None:
-        """Begin, where Linear is set up, with what an earlier platform process left."""
+        """Begin, where Linear is set up, if this process has the duty with what an earlier one left."""
         if self._integrations.linear is None:
             return
-        async with self._database.read() as tx:
-            self._linked = set(await store.linked_sessions(tx))
-            cut_off = await store.deliveries(tx, store.SAYING)
-        if not await self._has_duty():
-            cut_off = []
-        self._own(self._follow())
-        for row in cut_off:
-            self._own(self._say_unless_said(row))
+        subscription = await self._feed.subscribe(None, Filter(types=TELLING_EVENTS))
+        await self._has_duty()
+        self._own(self._follow(subscription))
         self._own(self._each_time(self._came, self._carry_out))
         self._own(self._each_time(self._to_post, self._post_all))
         self._own(self._tidy())
@@ -130,12 +122,16 @@ class LinearWork:
             logger.error("linear: a task broke", exc_info=error)
 
     async def _has_duty(self) -> bool:
-        async with self._duty:
-            if time.monotonic() >= self._duty_until:
-                if not await self._leases.take(DUTY):
-                    return False
-                self._duty_until = time.monotonic() + self._duty_seconds
-            return True
+        leads = await self._leases.take(DUTY)
+        if leads and not self._leads:
+            async with self._database.read() as tx:
+                self._linked = set(await store.linked_sessions(tx))
+                cut_off = await store.deliveries(tx, store.SAYING)
+            for row in cut_off:
+                self._own(self._say_unless_said(row))
+            self._own(self._tell_all())
+        self._leads = leads
+        return leads
 
     async def _each_time(self, woken: asyncio.Event, work: Callable[[], Awaitable[None]]) -> None:
         """Do `work` whenever it is woken, and every LOOK_SECONDS."""
@@ -155,8 +151,11 @@ class LinearWork:
     async def _tidy(self) -> None:
         while True:
             before = clock.text(datetime.now(UTC) - timedelta(seconds=KEPT_SECONDS))
-            async with self._database.begin() as tx:
-                await store.forget_deliveries(tx, before)
+            try:
+                async with self._database.begin() as tx:
+                    await store.forget_deliveries(tx, before)
+            except Exception:
+                logger.exception("linear: old deliveries could not be forgotten")
             await asyncio.sleep(TIDY_SECONDS)
 
     # What comes from Linear.
@@ -397,15 +396,17 @@ class LinearWork:
 
     # What is told in Linear.
 
-    async def _follow(self) -> None:
-        """Tell what becomes of the sessions opened from there: first what happened meanwhile, then what happens."""
-        subscription = await self._feed.subscribe(None, Filter(types=TELLING_EVENTS))
+    async def _tell_all(self) -> None:
+        """Tell what has become of the sessions opened from there while nobody looked."""
         for session_id in tuple(self._linked):
             await self._tell(session_id)
+
+    async def _follow(self, subscription: Subscription) -> None:
+        """Tell what becomes of them."""
         while True:
             try:
                 for event in await subscription.next(TIDY_SECONDS):
-                    if event.session_id in self._linked and event.seq > self._told_to.get(event.session_id, 0):
+                    if self._leads and event.session_id in self._linked and event.seq > self._told_to.get(event.session_id, 0):
                         await self._tell(event.session_id, json.loads(event.data)["session"])
             except FeedClosed:
                 return
@@ -415,13 +416,13 @@ class LinearWork:
     async def _tell(self, session_id: str, seen: Mapping[str, Any] | None = None) -> None:
         """Post what is new of a session, as it was `seen` or as it is. Each thing is told once."""
         async with self._telling() as tx:
-            link = await store.link_of(tx, session_id)
+            if seen is None:  # first: what comes in between is told again, and not lost
+                self._told_to[session_id] = await events.newest(tx)
             row = await session_store.get(tx, session_id)
+            link = await store.link_of(tx, session_id)
             if link is None or row is None:
                 self._linked.discard(session_id)
                 return
-            if seen is None:
-                self._told_to[session_id] = await events.newest(tx)
             session = dict(seen or views.session(row))
             await self._whole_response(tx, session)
             place = words.Place(session_id, self._base_url)

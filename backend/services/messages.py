@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -26,6 +26,8 @@ from backend.services.exchange import Said
 from backend.services.frames import Frames, failure
 from backend.services.harness_client import HarnessClient, HarnessUnreachable
 from backend.services.history import History, pending_message
+from backend.services.http1 import Answer
+from backend.services.leases import Leases
 from backend.services.sessions import SessionsService
 from backend.services.turns import Turns, not_ready, provisioned
 from backend.settings import Settings
@@ -84,9 +86,11 @@ class MessagesService:
         harness: HarnessClient,
         sessions: SessionsService,
         feed: EventFeed,
+        leases: Leases,
         settings: Settings,
     ) -> None:
         self._database = database
+        self._leases = leases
         self._sessions = sessions
         self._feed = feed
         self._client = AgentClient()
@@ -98,6 +102,7 @@ class MessagesService:
             harness,
             self._history,
             sessions.reap,
+            leases,
             base_url=settings.lap_base_url,
             seconds=settings.message_timeout_seconds,
         )
@@ -115,7 +120,7 @@ class MessagesService:
         """Leave all turns to the harnesses."""
         self.close()
         await self._turns.aclose()
-        await self._client.aclose()
+        self._client.close()
 
     def hold(self, session_id: str, text: str, images: Sequence[Mapping[str, Any]]) -> bool:
         """Keep a new session's first message with its attachments until it is ready; False when there is no room."""
@@ -150,6 +155,8 @@ class MessagesService:
             frames.put(failure(messages.TUI_MESSAGE))
             frames.close()
         else:
+            if not wait:
+                await self._turns.refuse_if_elsewhere(session_id)
             self._turns.say(session_id, said, wait=wait, frames=frames)
         return self._turn_frames(frames)
 
@@ -217,7 +224,7 @@ class MessagesService:
         except (HarnessUnreachable, HarnessRefused) as error:
             raise HarnessFailed(f"harness request failed: {error}") from error
 
-    async def restart(self, session_id: str) -> Row:
+    async def restart(self, session_id: str, by: str | None = None) -> Row:
         """A new sandbox for a settled session, which is told what was said before.
 
         Raises as SessionsService.restart.
@@ -229,7 +236,7 @@ class MessagesService:
         had_attachments = any(
             part.get("omitted") for message in await self._history.of(session_id) for part in message["parts"]
         )
-        await self._sessions.restart(session_id)
+        await self._sessions.restart(session_id, by)
         if had_attachments:
             await self._turns.complain(session_id, LOST_ATTACHMENTS)
         if not terminal and not await self._turns.opened(session_id, REPLAY_SECONDS):
@@ -241,13 +248,22 @@ class MessagesService:
         async with self._database.read() as tx:
             return await store.full_response(tx, session_id)
 
-    async def resume(self) -> None:
-        """Go on with what an earlier platform process left: its first messages, and the answers it did not hear."""
+    async def resume(self, of: Collection[str] | None = None) -> None:
+        """Go on with what another platform process left: its first messages, and the answers it did not hear.
+
+        In all sessions that this one runs, or in those `of` them only.
+        """
         async with self._database.read() as tx:
             waiting = {row["session_id"] for row in await store.open_turns(tx)}
-        for session_id in waiting:
+        for session_id in waiting if of is None else waiting.intersection(of):
             if self._sessions.runs(session_id):
                 self._begin(session_id)
+
+    async def resume_left(self) -> None:
+        """Hear the end of turns that a lost process had in sessions which this one runs."""
+        for session_id in await self._leases.left_turns() if self._leases.shared else ():
+            if self._sessions.runs(session_id) and not self._turns.busy(session_id):
+                self._turns.begin(session_id, lambda _session_id: None)
 
     async def passage(self, session_id: str, call: Call) -> Passage:
         """Pass a call through to the harness; one that says something is a turn like any other.
@@ -263,17 +279,17 @@ class MessagesService:
         path = f"/{quote(call.path, safe='/:@!$&()*+,;=~-._')}" + (f"?{call.query}" if call.query else "")
         stack = AsyncExitStack()
         try:
-            response = await stack.enter_async_context(
+            answer = await stack.enter_async_context(
                 self._client.forward(target.url, target.token, call.method, path, call.body, call.content_type)
             )
         except HarnessUnreachable as error:
             raise HarnessFailed(f"harness request failed: {error}") from error
-        if response.status_code == 404 and call.method == "GET" and _is_message_list(call.path):
+        if answer.status == 404 and call.method == "GET" and _is_message_list(call.path):
             await stack.aclose()
             history = await self._history.of(session_id)
             return _whole_passage(200, json.dumps(history, ensure_ascii=False).encode())
-        content_type = response.headers.get("content-type", "application/octet-stream")
-        return Passage(response.status_code, content_type, self._passed(session_id, response), stack)
+        content_type = answer.headers.get("content-type", "application/octet-stream")
+        return Passage(answer.status, content_type, self._passed(session_id, answer), stack)
 
     async def _turn_passage(self, session_id: str, raw: bytes, *, asynchronous: bool) -> Passage:
         try:
@@ -294,8 +310,8 @@ class MessagesService:
             return _whole_passage(refused.status, refused.body)
         return _whole_passage(200 if reply else 204, reply.raw if reply else b"")
 
-    async def _passed(self, session_id: str, response: Any) -> AsyncIterator[bytes]:
-        body = pieces(response)
+    async def _passed(self, session_id: str, answer: Answer) -> AsyncIterator[bytes]:
+        body = pieces(answer)
         until = _now() + WATCH_SECONDS
         with self._watching(session_id):
             try:

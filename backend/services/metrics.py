@@ -38,7 +38,7 @@ Result = Literal["success", "failed"]
 
 
 class Metrics:
-    """The metrics of one platform process."""
+    """The metrics of one platform process: what it does, so that the sum over all processes counts everything once."""
 
     def __init__(self, database: Database, *, pool: bool) -> None:
         """`pool`: whether a session without a warm sandbox has missed one."""
@@ -81,7 +81,7 @@ class Metrics:
         self._sessions = gauge("sessions", "Sessions in the database.", "status")
         self._agents = gauge("agents", "Agents in the database.")
         self._warm_sandboxes = gauge("warm_pool_sandboxes", "Sandboxes of the pool in the database.", "status")
-        database.on_commit(self._committed)
+        database.on_own_commit(self._committed)
 
     async def text(self) -> bytes:
         """Everything, in the Prometheus text format 0.0.4."""

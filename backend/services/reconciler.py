@@ -15,6 +15,7 @@ from backend.domain import clock, sessions, warm_pool
 from backend.domain.activity import works
 from backend.sandboxes.contract import SandboxDriver, SandboxState
 from backend.services.leases import Leases
+from backend.services.messages import MessagesService
 from backend.services.metrics import Metrics
 from backend.services.sessions import SessionsService
 from backend.services.warm_pool import WarmPool
@@ -32,8 +33,8 @@ ORPHAN_SECONDS: Final = 300.0
 """How long a sandbox without any row is left alone: another process may be about to tell of it."""
 ROW_SECONDS: Final = 60.0
 AT_ONCE: Final = 4
-LEASE_TICKS: Final = 3
-"""How many ticks a process may miss before another may take its duties, and before it counts as not ready."""
+MISSED_TICKS: Final = 3
+"""How many ticks a process may miss before it counts as not ready."""
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ class Result:
     idle_killed: int = 0
     ghost_killed: int = 0
     taken_over: int = 0
-    """Ready sessions that nobody watched, and are watched again."""
+    """Sessions that no process ran, and this one runs now."""
     failed_creating: int = 0
     stopped: int = 0
     """Sandboxes removed that belonged to no active session."""
@@ -80,6 +81,7 @@ class Reconciler:
         leases: Leases,
         metrics: Metrics,
         interval_seconds: float,
+        messages: MessagesService,
     ) -> None:
         self._database = database
         self._driver = driver
@@ -88,10 +90,13 @@ class Reconciler:
         self._leases = leases
         self._metrics = metrics
         self._interval_seconds = interval_seconds
+        self._messages = messages
         self._single = asyncio.Lock()
+        self._wake = asyncio.Event()
         self._orphans_since: dict[str, float] = {}
         self._ticked_at = time.monotonic()
         self._task: asyncio.Task[None] | None = None
+        leases.when_lost(self._wake.set)
 
     def start(self) -> None:
         """Begin; the first tick comes after one interval, as taking over at the start did the same."""
@@ -107,19 +112,30 @@ class Reconciler:
     def fresh(self) -> bool:
         """Whether the task runs, and got through a tick not long ago."""
         running = self._task is not None and not self._task.done()
-        return running and time.monotonic() - self._ticked_at < LEASE_TICKS * self._interval_seconds
+        return running and time.monotonic() - self._ticked_at < MISSED_TICKS * self._interval_seconds
 
     async def tick(self) -> Result | None:
         """One round of all sweeps, never two at a time; None when another process has the duty."""
         async with self._single:
-            await self._leases.announce()
-            result = await self._sweep_all() if await self._leases.take(DUTY) else None
+            if not self._leases.alone:
+                await self._sessions.give_up_taken()
+            if await self._leases.take(DUTY):
+                result = await self._sweep_all()
+            else:
+                result = None
+                await self._pool.top_up()  # if that duty is this process's
+            await self._messages.resume_left()
             self._ticked_at = time.monotonic()
             return result
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self._interval_seconds)
+            try:
+                async with asyncio.timeout(self._interval_seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
             try:
                 await self.tick()
             except Exception:
@@ -174,8 +190,7 @@ class Reconciler:
     async def _end_ghosts(self, result: Result) -> None:
         async def end(row: Row) -> None:
             if await self._driver.state(row["task_arn"]) is not SandboxState.GONE:
-                taken_over = await self._sessions.take_over(row)  # not in one: others are counted meanwhile
-                result.taken_over += taken_over
+                await self._take_over(row, result)
             elif await self._sessions.reap(row, sessions.disappeared("nobody watched it"), sessions.DEAD):
                 result.ghost_killed += 1
 
@@ -183,12 +198,20 @@ class Reconciler:
 
     async def _fail_stuck(self, result: Result) -> None:
         async def fail(row: Row) -> None:
+            if row["owner"] not in (None, self._leases.holder):  # its process was lost
+                await self._take_over(row, result)
+                return
             seconds = clock.seconds_since(row["creating_since"])
             reason = f"watchdog: nothing was bringing the session up any more after {seconds:.0f} s: restart it"
             if seconds > STUCK_SECONDS and await self._sessions.reap(row, reason, sessions.FAILED):
                 result.failed_creating += 1
 
         await self._each(await self._sessions.abandoned(sessions.CREATING), fail, result)
+
+    async def _take_over(self, row: Row, result: Result) -> None:
+        if await self._sessions.take_over(row):
+            result.taken_over += 1
+            await self._messages.resume([row["id"]])
 
     async def _remove_orphans(self, result: Result) -> None:
         # The names first: what is made from now on is not among them, and what is among them has a row by now.

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from backend.domain import clock, sessions
@@ -11,16 +11,15 @@ from backend.sandboxes.contract import SandboxDriver, SandboxError
 from backend.services.bringup import REASON_LIMIT, BringUp, BringUpFailed, Launch, Seal, Superseded, unsealed
 from backend.services.harness_client import HarnessClient, HarnessUnreachable
 from backend.services.harness_notes import HarnessNotes
+from backend.services.last_look import last_look
 from backend.services.recordings import Recordings
 from backend.store import memories
 from backend.store import sessions as session_store
-from backend.store.database import Database
+from backend.store.database import Database, Transaction
 
 logger = logging.getLogger(__name__)
 
 RECONNECT_SECONDS = 1.0
-KEPT_LOG_LINES = 200
-KEPT_LOG_CHARACTERS = 64_000
 
 NOBODY_THERE: Final[Mapping[str, Any]] = {"activity": None, "viewers": 0, "attached": []}
 """What the row of a session without a sandbox says of its agent and viewers."""
@@ -35,6 +34,15 @@ class Watched:
     url: str
     token: str = field(repr=False)
     recording: bool
+    creating_since: str
+    """Which of its starts this is."""
+
+
+class AgentLost(Exception):
+    """A ready session's harness knows nothing of it: it is another, in the place of the one that was set up."""
+
+    def __str__(self) -> str:
+        return "its harness was started anew, without the agent"
 
 
 class Runner:
@@ -48,8 +56,11 @@ class Runner:
         recordings: Recordings,
         phase_timeouts: Mapping[str, float],
         creating_timeout: float,
+        holder: str,
         seal: Seal = unsealed,
     ) -> None:
+        """`holder` is this process: it writes nothing of a session that another one has taken over."""
+        self._holder = holder
         self._database = database
         self._driver = driver
         self._harness = harness
@@ -58,6 +69,10 @@ class Runner:
         self._creating_timeout = creating_timeout
         self._seal = seal
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._follows: dict[str, asyncio.Task[None] | None] = {}
+        """What follows a ready session's harness at present, by sandbox."""
+        self._moved_to: dict[str, str] = {}
+        driver.on_moved = self._moved
         self.unreachable: dict[str, str] = {}
         """Why the harness of a ready session cannot be reached, by session."""
         self.on_ready: Callable[[str], None] = lambda _session_id: None
@@ -101,9 +116,9 @@ class Runner:
                 await self._recordings.remove([recorded])
             await self._recordings.trim()
 
-    async def last_log(self, name: str) -> str | None:
-        """The end of the sandbox's log, to keep when the sandbox goes."""
-        return (await self._driver.logs(name, KEPT_LOG_LINES))[-KEPT_LOG_CHARACTERS:] or None
+    async def last_look(self, name: str, end: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What to keep of a sandbox that goes, for the row that gets `end`."""
+        return await last_look(self._driver, name, end)
 
     async def aclose(self) -> None:
         """End all tasks. Sandboxes live on."""
@@ -123,16 +138,18 @@ class Runner:
             logger.error("session %s: its task failed", session_id, exc_info=error)
 
     async def _run(self, launch: Launch, creating_since: str, settled: asyncio.Future[None]) -> None:
-        mine = {"status": sessions.CREATING, "creating_since": creating_since}
+        mine = self._mine(sessions.CREATING, creating_since)
 
         async def write(values: Mapping[str, Any], event: str) -> bool:
-            async with self._database.begin() as tx:
+            async def change(tx: Transaction) -> bool:
                 row = await session_store.transition(
                     tx, launch.session_id, expected=mine, values=values, event_type=event
                 )
                 if row is not None and values.get("status") == sessions.READY:
                     await memories.note_use(tx, launch.memory_ids, clock.now())
-            return row is not None
+                return row is not None
+
+            return await self._database.write(change)
 
         try:
             try:
@@ -142,6 +159,7 @@ class Runner:
                 )
                 sandbox = await bring_up.run()
             except Superseded:
+                await self._clear_up(launch)
                 return
             except BringUpFailed as failed:
                 await self._fail(launch, write, str(failed))
@@ -154,46 +172,79 @@ class Runner:
         finally:
             if not settled.done():
                 settled.set_result(None)
-        await self._watch(Watched(launch.session_id, sandbox.name, sandbox.url, launch.token, launch.recording))
+        await self._watch(
+            Watched(launch.session_id, sandbox.name, sandbox.url, launch.token, launch.recording, creating_since)
+        )
+
+    def _mine(self, status: str, creating_since: str) -> Mapping[str, Any]:
+        """What to expect of the row of a session that this process runs."""
+        return {"status": status, "creating_since": creating_since, "owner": self._holder}
 
     async def _fail(self, launch: Launch, write: Any, reason: str) -> None:
         logger.warning("session %s failed: %s", launch.session_id, reason)
-        values = {
-            "status": sessions.FAILED,
-            "failure_reason": reason[:REASON_LIMIT],
-            "stopped_at": clock.now(),
-            "log_tail": await self.last_log(launch.sandbox_name),
-        }
+        end = {"status": sessions.FAILED, "failure_reason": reason[:REASON_LIMIT], "stopped_at": clock.now()}
+        values = {**end, **await self.last_look(launch.sandbox_name, end)}
         if await write(values, "session.failed"):
             await self.discard(launch.sandbox_name, launch.session_id if launch.recording else None)
+        else:
+            await self._clear_up(launch)
+
+    async def _clear_up(self, launch: Launch) -> None:
+        """Remove what was made for a session that somebody else has ended or started anew, maybe before it was made."""
+        async with self._database.read() as tx:
+            row = await session_store.get(tx, launch.session_id)
+        if row is None or row["status"] in sessions.ENDED or row["task_arn"] != launch.sandbox_name:
+            await self.discard(launch.sandbox_name)
 
     async def _watch(self, session: Watched) -> None:
         """Follow a ready session until its sandbox is gone."""
-        gone = asyncio.create_task(self._driver.wait_gone(session.sandbox_name))
+        name = session.sandbox_name
+        gone = asyncio.create_task(self._driver.wait_gone(name))
+        self._follows[name] = None
         try:
+            self._driver.follow_address(name, session.url)
             while not gone.done():
-                follow = asyncio.create_task(self._follow(session))
+                if url := self._moved_to.pop(name, None):
+                    session = replace(session, url=url)
+                    await self._change_ready(session, {"sandbox_url": url}, "session.updated")
+                follow = self._follows[name] = asyncio.create_task(self._follow(session))
                 try:
                     await asyncio.wait({follow, gone}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
+                    self._follows[name] = None
                     follow.cancel()
-                    await asyncio.gather(follow, return_exceptions=True)
-                if not gone.done():
+                    [ended] = await asyncio.gather(follow, return_exceptions=True)
+                if isinstance(ended, AgentLost):
+                    await self._died(session, str(ended))
+                    return
+                if not gone.done() and name not in self._moved_to:
                     await asyncio.wait({gone}, timeout=RECONNECT_SECONDS)
             await self._died(session, gone.result())
         finally:
+            self._follows.pop(name)
+            self._moved_to.pop(name, None)
             gone.cancel()
 
+    def _moved(self, name: str, url: str) -> None:
+        """Follow a sandbox at its new address."""
+        if name in self._follows:
+            logger.info("sandbox %s is reached at %s from now on", name, url)
+            self._moved_to[name] = url
+            if follow := self._follows[name]:
+                follow.cancel()
+
     async def _follow(self, session: Watched) -> None:
-        """Carry what the harness tells into the session's row until the link breaks."""
+        """Carry what the harness tells into the session's row until the link breaks. Raises AgentLost."""
 
         async def write(values: Mapping[str, Any]) -> None:
-            await self._change_ready(session.session_id, values, "session.updated")
+            await self._change_ready(session, values, "session.updated")
 
         async def read() -> None:
             async with self._harness.watch(session.url, session.token) as states:
                 async for state in states:
                     self.unreachable.pop(session.session_id, None)
+                    if state.setup == "waiting":
+                        raise AgentLost
                     notes.take(state)
 
         async with self._database.read() as tx:
@@ -209,6 +260,8 @@ class Runner:
         except HarnessUnreachable as error:
             self.unreachable[session.session_id] = str(error)
             logger.warning("session %s: %s", session.session_id, error)
+        except AgentLost:
+            raise
         except Exception:
             logger.exception("session %s: what its harness tells could not be noted", session.session_id)
         finally:
@@ -217,19 +270,13 @@ class Runner:
             await asyncio.gather(*both, return_exceptions=True)
 
     async def _died(self, session: Watched, why: str) -> None:
-        values = {
-            "status": sessions.DEAD,
-            "failure_reason": sessions.disappeared(why),
-            "stopped_at": clock.now(),
-            "log_tail": await self.last_log(session.sandbox_name),
-            **NOBODY_THERE,
-        }
-        if await self._change_ready(session.session_id, values, "session.dead"):
+        end = {"status": sessions.DEAD, "failure_reason": sessions.disappeared(why), "stopped_at": clock.now()}
+        values = {**end, **NOBODY_THERE, **await self.last_look(session.sandbox_name, end)}
+        if await self._change_ready(session, values, "session.dead"):
             await self.discard(session.sandbox_name, session.session_id if session.recording else None)
 
-    async def _change_ready(self, session_id: str, values: Mapping[str, Any], event: str) -> bool:
+    async def _change_ready(self, session: Watched, values: Mapping[str, Any], event: str) -> bool:
+        mine = self._mine(sessions.READY, session.creating_since)
         async with self._database.begin() as tx:
-            row = await session_store.transition(
-                tx, session_id, expected={"status": sessions.READY}, values=values, event_type=event
-            )
+            row = await session_store.transition(tx, session.session_id, expected=mine, values=values, event_type=event)
         return row is not None

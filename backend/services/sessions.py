@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from backend.domain import clock, phases, prompts, sessions, warm_pool
 from backend.domain.agents import supports_tui
-from backend.sandboxes.contract import Sandbox, SandboxDriver, SandboxState
+from backend.sandboxes.contract import Sandbox, SandboxDriver, SandboxError, SandboxState
 from backend.services import memory, skills
 from backend.services.bringup import Launch, Seal, Warm, unsealed
 from backend.services.errors import Conflict, NotFound, Unavailable, agent_not_found, session_not_found
@@ -43,6 +43,7 @@ MAX_SCROLLBACK: Final = 10_000
 REMOVAL_SECONDS: Final = 10.0
 """How long who asks for a recording waits for the end of the sandbox: only then is it kept."""
 REMOVAL_PROBE_SECONDS: Final = 0.1
+FINISH_SECONDS: Final = 10.0
 CHUNK: Final = 256 * 1024
 
 MAX_PROMPT_VARIABLE: Final = 100_000
@@ -133,11 +134,14 @@ class SessionsService:
         self._leases = leases
         self._settings = settings
         self._runner = Runner(
-            database, driver, harness, recordings, settings.phase_timeouts, settings.creating_timeout_seconds, seal
+            *(database, driver, harness, recordings),
+            *(settings.phase_timeouts, settings.creating_timeout_seconds, leases.holder, seal),
         )
         self._opened = lru_cache(session_store.TOLD)(cipher.decrypt)
         self._touched: dict[str, float] = {}
         self._notes: set[asyncio.Task[None]] = set()
+        self._only_here: set[asyncio.Future[None]] = set()
+        """Bring-ups that no other process could go on with: env_vars of a session's own are not stored."""
 
     async def create(
         self,
@@ -159,16 +163,18 @@ class SessionsService:
         """
         session_id = session_id or str(uuid.uuid4())
         now = clock.now()
-        async with self._database.begin() as tx:
+
+        async def store(tx: Transaction) -> tuple[Launch, Row]:
             agent = await agent_store.get(tx, agent_id)
             if agent is None:
                 raise agent_not_found(agent_id)
             recorded = agent["recording"] if recording is None else recording
-            skill_ids = [skill["id"] for skill in await skill_store.by_ids(tx, skill_ids)]
-            hand_over = await self._hand_over(tx, agent, session_id, title, env_vars or {}, recorded, skill_ids)
+            known = [skill["id"] for skill in await skill_store.by_ids(tx, skill_ids)]
+            hand_over = await self._hand_over(tx, agent, session_id, title, env_vars or {}, recorded, known)
             if initial_prompt and supports_tui(agent["harness_id"]):
                 hand_over.body["initial_prompt"] = initial_prompt
-            start = await self._start(tx, session_id, agent_id, hand_over.body, warm=not env_vars)
+            name = _sandbox_name(session_id)
+            start = await self._start(tx, name, agent_id, hand_over.body, warm=not env_vars)
             row = await session_store.add(
                 tx,
                 {
@@ -178,7 +184,7 @@ class SessionsService:
                     **start.values,
                     "title": title,
                     "recording": recorded,
-                    "skill_ids": skill_ids,
+                    "skill_ids": known,
                     "has_own_env": bool(env_vars),
                     "idle_timeout_ms": self._settings.idle_timeout_ms,
                     "created_at": now,
@@ -187,7 +193,13 @@ class SessionsService:
             )
             if (initial_prompt or attachments) and not supports_tui(agent["harness_id"]):
                 await _queue(tx, session_id, initial_prompt, attachments)
-        self._runner.bring_up(_launch(row, start.token, hand_over, warm=start.warm), now)
+            return _launch(row, start.token, hand_over, warm=start.warm), row
+
+        launch, row = await self._database.write(store)
+        settled = self._runner.bring_up(launch, now)
+        if env_vars:
+            self._only_here.add(settled)
+            settled.add_done_callback(self._only_here.discard)
         return row
 
     async def get(self, session_id: str) -> Row:
@@ -220,20 +232,36 @@ class SessionsService:
         """Why the harness of a ready session cannot be reached at present; None when it can."""
         return self._runner.unreachable.get(session_id)
 
-    async def stop(self, session_id: str) -> Row:
-        """Let the agent finish what it can, then end the session. Idempotent."""
+    async def stop(self, session_id: str, by: str | None = None) -> Row:
+        """Let the agent finish what it can, then end the session. Idempotent. `by` asked for it, as its event says."""
         row = await self.get(session_id)
         if row["status"] == sessions.READY and row["harness_session_id"]:
             token = self._cipher.decrypt(row["tty_token"])
             await self._harness.abort(row["sandbox_url"], token, row["harness_session_id"])
-        return await self._end(row, "stopped")
+        return await self._end(row, "stopped", by=by)
 
-    async def delete(self, session_id: str) -> tuple[Row, bool]:
+    async def delete(self, session_id: str, by: str | None = None) -> tuple[Row, bool]:
         """End the session at once; the row stays, `dead`. Also says whether it was dead before."""
         before = await self.get(session_id)
-        return await self._end(before, "deleted"), before["status"] == sessions.DEAD
+        return await self._end(before, "deleted", by=by), before["status"] == sessions.DEAD
 
-    async def restart(self, session_id: str) -> Row:
+    async def mend(self, session_id: str, by: str | None = None) -> str:
+        """Put back what is missing around a session's sandbox; what was done, in one line.
+
+        Raises NotFound, and Conflict when there is no sandbox, nothing is missing, or it cannot be put back.
+        """
+        row = await self.get(session_id)
+        if row["task_arn"] is None or row["status"] in sessions.ENDED:
+            raise Conflict(f"session {session_id} is {row['status']} and has no sandbox to mend: restart it")
+        try:
+            did = await self._driver.mend(row["task_arn"])
+        except SandboxError as error:
+            raise Conflict(str(error)) from error
+        async with self._database.begin() as tx:
+            await session_store.mended(tx, session_id, did, by)
+        return did
+
+    async def restart(self, session_id: str, by: str | None = None) -> Row:
         """A new sandbox for a session that has settled; returns once it is ready.
 
         Raises Conflict while it is being created, Unavailable with the failure reason when it does not come up.
@@ -251,7 +279,8 @@ class SessionsService:
             hand_over = await self._hand_over(
                 tx, agent, session_id, row["title"], {}, row["recording"], row["skill_ids"]
             )
-            start = await self._start(tx, session_id, row["agent_id"], hand_over.body, warm=True)
+            name = _later_sandbox_name(session_id)
+            start = await self._start(tx, name, row["agent_id"], hand_over.body, warm=True)
             started = await session_store.transition(
                 tx,
                 session_id,
@@ -263,6 +292,8 @@ class SessionsService:
                     "harness_session_id": None,
                     "failure_reason": None,
                     "log_tail": None,
+                    "last_inspection": None,
+                    "issues": [],
                     "warnings": _lost(row),
                     "has_own_env": False,
                     "creating_since": now,
@@ -272,6 +303,7 @@ class SessionsService:
                     **NOBODY_THERE,
                 },
                 event_type="session.restarted",
+                by=by,
             )
             if started is None:  # within the transaction, so that no warm sandbox is lost with it
                 raise Conflict(f"session {session_id} was changed by someone else just now; look at it and try again")
@@ -369,11 +401,13 @@ class SessionsService:
 
     async def resume(self) -> None:
         """Take over what an earlier platform process left: live sessions, half-made ones, orphaned sandboxes."""
+        # The names first: what another process makes from now on is not among them.
+        names = await self._driver.list()
         async with self._database.read() as tx:
             rows = await session_store.active(tx)
             wanted = {row["task_arn"] for row in rows} | await warm_tasks.names(tx)
             others = await self._leases.others(tx)
-        for name in await self._driver.list():
+        for name in names:
             if name not in wanted:
                 logger.info("removing sandbox %s, which no session needs", name)
                 await self.discard(name)
@@ -412,16 +446,33 @@ class SessionsService:
         token = self._cipher.decrypt(row["tty_token"])
         async with self._database.begin() as tx:
             owned = await session_store.transition(
-                tx, row["id"], expected=_unchanged(row), values={"owner": self._leases.holder}, event_type=None
+                *(tx, row["id"]),
+                expected={**_unchanged(row), "owner": row["owner"]},
+                values={"owner": self._leases.holder},
+                event_type=None,
             )
         if owned is None:
             return False
         # Nothing may come in between here: whoever changes the row from now on stops the task this starts.
         if row["status"] == sessions.READY:
-            self._runner.watch(Watched(row["id"], row["task_arn"], row["sandbox_url"], token, row["recording"]))
+            self._runner.watch(
+                Watched(
+                    *(row["id"], row["task_arn"], row["sandbox_url"], token),
+                    *(row["recording"], row["creating_since"]),
+                )
+            )
         else:
             await self._bring_up_again(row, token)
         return True
+
+    async def give_up_taken(self) -> None:
+        """Run no session any more that another process runs, to which this one seemed lost for a while."""
+        async with self._database.read() as tx:
+            rows = await session_store.active(tx)
+        for row in rows:
+            if row["owner"] != self._leases.holder and self._runner.runs(row["id"]):
+                logger.warning("session %s: another process runs it now", row["id"])
+                await self._runner.stop(row["id"])
 
     async def reap(self, row: Row, reason: str, status: str) -> bool:
         """End an active session if it is still as `row` says; whether it was."""
@@ -438,6 +489,12 @@ class SessionsService:
         """What the harness is told for a session of the agent that has nothing of its own, not even an id."""
         hand_over = await self._hand_over(tx, agent, "", None, {}, agent["recording"], ())
         return hand_over.body
+
+    async def finish(self) -> None:
+        """At the end of the process, before anything else ends: bring up what no other process could."""
+        if self._only_here:
+            logger.info("ending: %d sessions with their own env_vars come up first", len(self._only_here))
+            await asyncio.wait(tuple(self._only_here), timeout=FINISH_SECONDS)
 
     async def aclose(self) -> None:
         """End all tasks; sandboxes live on."""
@@ -476,11 +533,11 @@ class SessionsService:
 
     async def _bring_up_again(self, row: Row, token: str) -> None:
         """Go on with a bring-up that ended with its platform process."""
-        running = await self._driver.state(row["task_arn"]) is SandboxState.RUNNING
+        lives = await self._driver.state(row["task_arn"]) is not SandboxState.GONE
         adopt = None
-        if running and row["sandbox_url"]:
+        if lives and row["sandbox_url"]:
             adopt = Sandbox(row["task_arn"], row["sandbox_url"], row["isolation"] or {})
-        else:
+        elif not self._driver.away():  # else it could not be removed now; who makes the next one sees to it
             await self._runner.discard(row["task_arn"], _recorded(row))
         handed_over = phases.step(row["phase"] or phases.PHASES[0]) > phases.step("harness_ready")
         if row["has_own_env"] and not (adopt and handed_over):
@@ -490,8 +547,7 @@ class SessionsService:
             agent = await agent_store.get(tx, row["agent_id"])
             if agent is None:  # deleted since; its sessions went with it
                 return
-            # A sandbox of the warm pool that did not live to be adopted is followed by one of the session's own.
-            name = row["task_arn"] if adopt else _sandbox_name(row["id"])
+            name = row["task_arn"] if adopt else _later_sandbox_name(row["id"])
             expected = {"status": sessions.CREATING, "creating_since": row["creating_since"]}
             begun = await session_store.transition(
                 tx, row["id"], expected=expected, values={"task_arn": name}, event_type=None
@@ -504,9 +560,9 @@ class SessionsService:
         self._runner.bring_up(_launch(begun, token, hand_over, adopt), row["creating_since"])
 
     async def _start(
-        self, tx: Transaction, session_id: str, agent_id: str, hand_over: Mapping[str, Any], *, warm: bool
+        self, tx: Transaction, name: str, agent_id: str, hand_over: Mapping[str, Any], *, warm: bool
     ) -> _Start:
-        """Where a session's sandbox comes from: the warm pool if it may and has one, else it will be made."""
+        """Where a session's sandbox comes from: the warm pool if it may and has one, else one of that name is made."""
         claimed = None
         if warm and self._settings.warm_pool_size:
             fingerprint = warm_pool.fingerprint(self._settings.encryption_key_value, hand_over)
@@ -516,7 +572,7 @@ class SessionsService:
             token = secrets.token_urlsafe(32)
             values |= {
                 "phase": phases.PHASES[0],
-                "task_arn": _sandbox_name(session_id),
+                "task_arn": name,
                 "tty_token": self._cipher.encrypt(token),
                 "sandbox_url": None,
                 "isolation": None,
@@ -532,11 +588,13 @@ class SessionsService:
         sandbox = Sandbox(claimed["task_arn"], claimed["sandbox_url"], claimed["isolation"] or {})
         return _Start(values, self._cipher.decrypt(claimed["token"]), Warm(sandbox, claimed["harness_session_id"]))
 
-    async def _end(self, row: Row, reason: str, status: str = sessions.DEAD) -> Row:
+    async def _end(self, row: Row, reason: str, status: str = sessions.DEAD, by: str | None = None) -> Row:
         expected = {"status": (*sessions.ACTIVE, sessions.FAILED)}
-        return await self._end_if(row, expected, reason, status) or await self.get(row["id"])
+        return await self._end_if(row, expected, reason, status, by) or await self.get(row["id"])
 
-    async def _end_if(self, row: Row, expected: Mapping[str, Any], reason: str, status: str) -> Row | None:
+    async def _end_if(
+        self, row: Row, expected: Mapping[str, Any], reason: str, status: str, by: str | None = None
+    ) -> Row | None:
         """Bring a session to its end: first the row, so that nothing brings it back, then task and sandbox.
 
         None when the row was not as `expected`; then nothing was done.
@@ -545,7 +603,7 @@ class SessionsService:
         values = {"status": status, "stopped_at": clock.now(), **NOBODY_THERE}
         if row["status"] in sessions.ACTIVE:
             values["failure_reason"] = reason
-            values["log_tail"] = await self._runner.last_log(row["task_arn"])
+            values |= await self._runner.last_look(row["task_arn"], values)
         async with self._database.begin() as tx:
             ended = await session_store.transition(
                 tx,
@@ -553,6 +611,7 @@ class SessionsService:
                 expected=expected,
                 values=values,
                 event_type=f"session.{status}",
+                by=by,
             )
         if ended is None:
             return None
@@ -661,6 +720,11 @@ def _sandbox_name(session_id: str) -> str:
     return f"s-{session_id.replace('-', '')}"
 
 
+def _later_sandbox_name(session_id: str) -> str:
+    """For a later start: what may still be done for an earlier one, by whichever process, does not touch it."""
+    return f"{_sandbox_name(session_id)}-{secrets.token_hex(3)}"
+
+
 def _unchanged(row: Row) -> Mapping[str, Any]:
     """What to expect of a row that nobody restarted, ended or used since it was read."""
     return {name: row[name] for name in ("status", "creating_since", "task_arn", "last_seen_at")}
@@ -673,7 +737,7 @@ def _launch(
         session_id=row["id"],
         agent_id=row["agent_id"],
         harness_id=row["harness_id"],
-        sandbox_name=_sandbox_name(row["id"]) if warm else row["task_arn"],
+        sandbox_name=_later_sandbox_name(row["id"]) if warm else row["task_arn"],
         token=token,
         hand_over=hand_over.body,
         memory_ids=hand_over.memory_ids,

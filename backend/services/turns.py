@@ -1,5 +1,6 @@
 """Turns: one message at a time per session, from what the user says to the stored answer.
 
+Within this process they wait in a line; with other processes on the database, who has the session's lease has the turn.
 A turn belongs to the platform, not to who asked for it: it goes on when the client goes away, and one that the
 platform's own end cut off is found again in what the harness tells.
 """
@@ -7,8 +8,8 @@ platform's own end cut off is found again in what the harness tells.
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from backend.services.exchange import Exchange, Said, Turn
 from backend.services.frames import Frames, failure
 from backend.services.harness_client import HarnessClient, HarnessUnreachable
 from backend.services.history import History, user_message, warn
+from backend.services.leases import Leases
 from backend.store import messages as store
 from backend.store import sessions as session_store
 from backend.store.database import Database, Row, Transaction
@@ -36,6 +38,8 @@ MAX_WAITING: Final = 32
 """Messages that may wait for their turn in one session."""
 ABORT_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds until a turn is aborted once more that has not ended: the agent may have been about to get it."""
+LOOK_FIRST, LOOK_LAST = 0.05, 0.5
+"""Seconds between two looks at whether another process has ended its turn: the first, and the longest."""
 MODEL_PROVIDER: Final = "litellm"
 BUSY: Final = "session {} is answering another message: wait for it, abort it, or leave out if_busy=refuse"
 CROWDED: Final = f"session {{}} has {MAX_WAITING} messages waiting already: try again later"
@@ -43,6 +47,10 @@ CROWDED: Final = f"session {{}} has {MAX_WAITING} messages waiting already: try 
 
 class TerminalInsteadError(Exception):
     """The session's harness has a terminal and answers no messages."""
+
+
+class _OccupiedError(Exception):
+    """The session's turn is not free: another process has it, or was lost with it."""
 
 
 class _Line:
@@ -69,6 +77,7 @@ class Turns:
         harness: HarnessClient,
         history: History,
         reap: Callable[[Row, str, str], Awaitable[bool]],
+        leases: Leases,
         *,
         base_url: str | None,
         seconds: float,
@@ -77,6 +86,7 @@ class Turns:
         self._cipher = cipher
         self._client = client
         self._history = history
+        self._leases = leases
         self._exchange = Exchange(database, client, harness, history, reap, seconds)
         self._base_url = base_url
         self._lines: dict[str, _Line] = {}
@@ -88,8 +98,8 @@ class Turns:
     ) -> asyncio.Future[Reply | None]:
         """Have a turn when it is its turn. The result is the answer; None once `frames` tell it instead.
 
-        It is also None for a harness with a terminal, which answers no messages. Raises Conflict at once; the result
-        raises ServiceError or HarnessRefused. Need not be awaited.
+        It is also None for a harness with a terminal, which answers no messages. Raises Conflict at once, or the result
+        does for a turn of another process; it raises ServiceError or HarnessRefused. Need not be awaited.
         """
         line = self._lines.get(session_id)
         if line is not None and line.users:
@@ -99,12 +109,17 @@ class Turns:
                 raise Conflict(CROWDED.format(session_id))
         outcome: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
         outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._own(self._have_turn(self._enter(session_id), session_id, said, outcome, frames))
+        self._own(self._have_turn(self._enter(session_id), session_id, said, outcome, frames, wait))
         return outcome
 
     def busy(self, session_id: str) -> bool:
-        """Whether a turn runs, or waits to."""
+        """Whether a turn of this process runs, or waits to."""
         return session_id in self._lines and self._lines[session_id].users > 0
+
+    async def refuse_if_elsewhere(self, session_id: str) -> None:
+        """Raise Conflict while another process has a turn in the session."""
+        if await self._leases.elsewhere(session_id):
+            raise Conflict(BUSY.format(session_id))
 
     def begin(self, session_id: str, first: Callable[[str], Sequence[Mapping[str, Any]] | None]) -> None:
         """Say what is to be said in a session that is ready now, before anybody else does.
@@ -131,10 +146,14 @@ class Turns:
         line = self._lines.get(session_id)
         taking = line.taking if line is not None else None
         await self._client.abort(target)
-        for pause in ABORT_PAUSES if taking is not None else ():
-            assert taking is not None
-            done, _ = await asyncio.wait({taking}, timeout=pause)
-            if done:
+        if taking is None and not await self._leases.elsewhere(session_id):
+            return
+        for pause in ABORT_PAUSES:
+            if taking is not None:
+                await asyncio.wait({taking}, timeout=pause)
+            else:
+                await asyncio.sleep(pause)
+            if taking.done() if taking is not None else not await self._leases.elsewhere(session_id):
                 return
             await self._client.abort(target)
 
@@ -211,10 +230,11 @@ class Turns:
         said: Said,
         outcome: asyncio.Future[Reply | None],
         frames: Frames | None,
+        wait: bool,
     ) -> None:
         try:
-            async with line.lock:
-                await self._take(line, session_id, said, outcome, frames)
+            async with line.lock, self._giving_back(session_id):
+                await self._take(line, session_id, said, outcome, frames, wait)
         except TerminalInsteadError:
             outcome.set_result(None)
         except Exception as error:
@@ -235,7 +255,7 @@ class Turns:
         self, line: _Line, session_id: str, first: Callable[[str], Sequence[Mapping[str, Any]] | None]
     ) -> None:
         try:
-            async with line.lock:
+            async with line.lock, self._giving_back(session_id):
                 for said in await self._left_to_say(session_id, first):
                     nobody: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
                     nobody.cancel()
@@ -251,44 +271,68 @@ class Turns:
         self, session_id: str, first: Callable[[str], Sequence[Mapping[str, Any]] | None]
     ) -> list[Said]:
         """Hears the end of what was sent already; returns what is still to be said."""
-        async with self._database.begin() as tx:
+        async with self._database.read() as tx:
             row = await session_store.get(tx, session_id)
-            if row is None or not provisioned(row) or supports_tui(row["harness_id"]):
-                return []
-            here = row["harness_session_id"]
-            await store.give_up(tx, session_id, here)
-            open_turns = await store.open_turns(tx, [session_id])
+        if row is None or not provisioned(row) or supports_tui(row["harness_id"]):
+            return []
+        await self._occupy(session_id)
+        here = row["harness_session_id"]
+        async with self._database.read() as tx:
+            queued = [turn for turn in await store.open_turns(tx, [session_id]) if turn["state"] == store.QUEUED]
             said_before = await store.any_said(tx, session_id)
             new_sandbox = said_before and not await store.any_said(tx, session_id, here)
         left = []
         if new_sandbox:
             told = messages.replay(await self._history.of(session_id, without=here))
             left.append(Said(told, replay=True, complaint="the history could not be replayed"))
-        for stored in open_turns:
-            if stored["state"] == store.QUEUED:
-                parts = list(first(session_id) or stored["parts"])
-                if any(part.get("omitted") for part in parts):
-                    lost = "initial_attachments were lost: the platform ended before the session was ready"
-                    await self.complain(session_id, lost)
-                parts = [part for part in parts if not part.get("omitted")]
-                if parts:
-                    left.append(Said(parts, queued=stored["seq"], complaint="initial_prompt failed"))
-            else:
-                turn = Turn(
-                    session_id,
-                    self.target(row),
-                    Said(stored["parts"]),
-                    b"",
-                    stored["seq"],
-                    clock.text(datetime.fromtimestamp(stored["at_ms"] / 1000, UTC)),
-                )
-                try:
-                    with self._beating(turn):
-                        await self._exchange.recover(turn)
-                except ServiceError as error:
-                    await self._failed(turn)
-                    await self.complain(session_id, f"an answer was lost when the platform was restarted: {error}")
+        for stored in queued:
+            parts = list(first(session_id) or stored["parts"])
+            if any(part.get("omitted") for part in parts):
+                lost = "initial_attachments were lost: the platform ended before the session was ready"
+                await self.complain(session_id, lost)
+            parts = [part for part in parts if not part.get("omitted")]
+            if parts:
+                left.append(Said(parts, queued=stored["seq"], complaint="initial_prompt failed"))
         return left
+
+    async def _occupy(self, session_id: str, *, wait: bool = True) -> None:
+        """Get the session's turn, once no other process has it, and hear the end of the one before if that was left.
+
+        Raises Conflict instead of waiting.
+        """
+        if not wait:
+            raise Conflict(BUSY.format(session_id))
+        pause = LOOK_FIRST
+        while not await self._leases.take_turn(session_id):
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LOOK_LAST)
+        async with self._database.begin() as tx:
+            row = await session_store.get(tx, session_id)
+            if row is None or not provisioned(row):
+                return
+            await store.give_up(tx, session_id, row["harness_session_id"])
+            left = [turn for turn in await store.open_turns(tx, [session_id]) if turn["state"] == store.SENT]
+        for stored in left:
+            began_at = clock.text(datetime.fromtimestamp(stored["at_ms"] / 1000, UTC))
+            turn = Turn(session_id, self.target(row), Said(stored["parts"]), b"", stored["seq"], began_at)
+            try:
+                with self._beating(turn):
+                    await self._exchange.recover(turn)
+            except ServiceError as error:
+                await self._failed(turn)
+                await self.complain(session_id, f"an answer was lost when the platform was restarted: {error}")
+
+    @asynccontextmanager
+    async def _giving_back(self, session_id: str) -> AsyncIterator[None]:
+        """Give the turn back at its end; one that the platform's own end cuts off is left."""
+        try:
+            yield
+        finally:
+            if not self._closed:
+                try:
+                    await self._leases.give_back(session_id)
+                except Exception as error:
+                    logger.warning("session %s: its turn was not given back, which takes longer: %s", session_id, error)
 
     async def complain(self, session_id: str, warning: str) -> None:
         """Tell in the session's row, and the log, what its user should know."""
@@ -305,11 +349,12 @@ class Turns:
         said: Said,
         outcome: asyncio.Future[Reply | None],
         frames: Frames | None,
+        wait: bool = True,
     ) -> None:
         """Have the turn now, to its end. `outcome` may be done before: then the rest is only for the history."""
         taking = line.taking = asyncio.get_running_loop().create_future()
         try:
-            turn = line.turn = await self._start(session_id, said)
+            turn = line.turn = await self._start(session_id, said, wait)
             try:
                 with self._beating(turn):
                     if frames is None:
@@ -323,18 +368,21 @@ class Turns:
             line.turn = line.taking = None
             taking.set_result(None)
 
-    async def _start(self, session_id: str, said: Said) -> Turn:
-        """Note that it is said, and be sure that there is somebody to say it to.
+    async def _start(self, session_id: str, said: Said, wait: bool) -> Turn:
+        """Note that it is said, and be sure that there is somebody to say it to, and nobody else who does.
 
-        Raises NotFound, TerminalInsteadError.
+        Raises NotFound, TerminalInsteadError, and Conflict instead of waiting for another process.
         """
         now = clock.now()
-        async with self._database.begin() as tx:
+
+        async def note(tx: Transaction) -> tuple[Row, Target, list[Mapping[str, Any]], int | None]:
             row = await session_store.get(tx, session_id)
             if row is None or not provisioned(row):
                 raise not_ready(session_id)
             if supports_tui(row["harness_id"]):
                 raise TerminalInsteadError
+            if not await self._leases.enter(tx, session_id):
+                raise _OccupiedError
             target = self.target(row)
             parts = list(said.parts)
             seq = said.queued
@@ -350,6 +398,15 @@ class Turns:
                 values["title_preview"] = sessions.title_preview(messages.text_of(said.parts)) or "(attachments)"
             if is_first or not row["last_seen_at"] or clock.seconds_since(row["last_seen_at"]) > BEAT_SECONDS:
                 await session_store.note(tx, session_id, values)
+            return row, target, parts, seq
+
+        while True:
+            try:
+                row, target, parts, seq = await self._database.write(note)
+                break
+            except _OccupiedError:
+                await self._occupy(session_id, wait=wait)
+        self._leases.entered(session_id)
         model = {"providerID": MODEL_PROVIDER, "modelID": row["agent_model"]}
         message = {"model": model, **said.extra, "parts": parts}
         body = await asyncio.to_thread(_encoded, message) if _is_long(parts) else _encoded(message)

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -25,8 +25,8 @@ from backend.services.leases import Leases
 from backend.services.metrics import Metrics
 from backend.settings import Settings
 from backend.store import agents as agent_store
+from backend.store import events, warm_tasks
 from backend.store import sessions as session_store
-from backend.store import warm_tasks
 from backend.store.database import Database, Row, Transaction
 from backend.store.events import Event
 from backend.store.secrets import Cipher, DecryptError
@@ -34,7 +34,7 @@ from backend.store.secrets import Cipher, DecryptError
 logger = logging.getLogger(__name__)
 
 DUTY: Final = "warm pool"
-_WAKING: Final = ("session.ready", "session.failed", "session.dead", "agent.", "skill.", "memory.")
+_WAKING: Final = ("session.ready", "session.failed", "session.dead", "agent.", "skill.", "memory.", "pool.")
 """How the types of events begin after which the pool may lack a sandbox, or have one too many.
 
 A claim counts once its session is ready: making the next sandbox must not slow down the start it was made for.
@@ -140,18 +140,26 @@ class WarmPool:
             await self._fill(done)
             return done
 
-    async def top_up_now(self) -> TopUp:
-        """A pass that somebody asked for: failing agents are tried again, too. Raises Conflict with the pool off."""
+    async def top_up_now(self, by: str | None = None) -> TopUp:
+        """A pass that somebody asked for: failing agents are tried again, too. Raises Conflict with the pool off.
+
+        It is an event, which says `by` whom, as `flush` is.
+        """
         if not self._settings.warm_pool_size:
             raise Conflict("the warm pool is off: set WARM_POOL_SIZE to how many sandboxes it may hold, and start anew")
         self._failures.clear()
-        return await self.top_up()
+        done = await self.top_up()
+        async with self._database.begin() as tx:
+            await events.append(tx, "pool.topped_up", {"by": by, "pool": asdict(done)}, agent_id=None)
+        return done
 
-    async def flush(self, agent_id: str | None = None) -> int:
+    async def flush(self, agent_id: str | None = None, by: str | None = None) -> int:
         """Have every sandbox of the pool replaced, or those of one agent; how many go."""
         rows = [row for row in await self._rows() if row["status"] in rules.LIVE]
         wanted = [row for row in rows if agent_id is None or row["agent_id"] == agent_id]
         flushed = sum([await self._dismiss(row, "flushed by an operator") for row in wanted])
+        async with self._database.begin() as tx:
+            await events.append(tx, "pool.flushed", {"by": by, "pool": {"flushed": flushed}}, agent_id=agent_id)
         self._wake.set()
         return flushed
 
@@ -165,6 +173,8 @@ class WarmPool:
                 logger.exception("warm pool: the pass failed")
 
     def _committed(self, events: Sequence[Event]) -> None:
+        if any(event.type == "pool.topped_up" for event in events):  # maybe by way of another process
+            self._failures.clear()
         if any(event.type.startswith(_WAKING) for event in events):
             self._wake.set()
 

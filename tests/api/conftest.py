@@ -1,6 +1,5 @@
 """The platform's API over ASGI, with a driver that has no sandboxes."""
 
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,17 +9,18 @@ import pytest
 from fastapi import FastAPI
 
 from backend.app import create_app
-from backend.sandboxes.contract import Inspection, Rescue, Sandbox, SandboxError, SandboxSpec, SandboxState
+from backend.sandboxes.contract import Rescue, Sandbox, SandboxError, SandboxSpec, SandboxState
 from backend.services.container import Services
 from backend.settings import Settings
-from backend.store.database import prepare
+from tests.plain_driver import PlainDriver
+from tests.postgres import placed
 
 KEY = "test-master-key"
 AGENTS = "/api/v1/managed_agents/agents"
 SESSIONS = "/api/v1/managed_agents/sessions"
 
 
-class NoSandboxes:
+class NoSandboxes(PlainDriver):
     """A driver that can make none; remembers what it was asked to remove."""
 
     def __init__(self) -> None:
@@ -38,18 +38,8 @@ class NoSandboxes:
     async def delete(self, name: str, rescue: Rescue | None = None) -> None:
         self.deleted.append(name)
 
-    async def logs(self, name: str, tail_lines: int, since_seconds: int | None = None) -> str:
-        return ""
-
-    async def inspect(self, name: str) -> Inspection:
-        nothing = {"exists": False, "error": "this stand-in knows nothing"}
-        return Inspection(nothing, nothing, nothing, nothing)
-
     async def list(self) -> list[str]:
         return []
-
-    async def close(self) -> None:
-        pass
 
 
 @pytest.fixture
@@ -57,20 +47,10 @@ def driver() -> NoSandboxes:
     return NoSandboxes()
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database, to copy: migrating anew would take most of the time of most tests."""
-    path = tmp_path_factory.mktemp("template") / "platform.db"
-    prepare(path)
-    return path
-
-
 @pytest.fixture
-def settings(tmp_path: Path, migrated: Path) -> Settings:
-    """With keys, on a data directory without agents."""
-    settings = Settings.load(data_dir=tmp_path, master_key=KEY).with_keys()
-    shutil.copyfile(migrated, settings.database_path)
-    return settings
+def settings(tmp_path: Path, location: Path | str) -> Settings:
+    """With keys, on a database without agents."""
+    return placed(Settings.load(data_dir=tmp_path, master_key=KEY).with_keys(), location)
 
 
 @pytest.fixture

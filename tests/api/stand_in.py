@@ -23,10 +23,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from backend.api.sockets import TerminalSocket
 from backend.app import create_app
-from backend.sandboxes.contract import Inspection, Rescue, Sandbox, SandboxSpec, SandboxState
+from backend.sandboxes.contract import Rescue, Sandbox, SandboxSpec, SandboxState
 from backend.sandboxes.local import rescuing
 from backend.settings import Settings
 from tests.api.conftest import AGENTS, KEY, SESSIONS
+from tests.plain_driver import PlainDriver
 from tests.waiting import until
 
 Terminal = Callable[[WebSocket], Awaitable[None]]
@@ -167,7 +168,7 @@ class Harness:
             await self.terminal(terminal)
 
 
-class Sandboxes:
+class Sandboxes(PlainDriver):
     """A driver whose sandboxes all have the one harness."""
 
     def __init__(self, directory: Path, url: str) -> None:
@@ -199,18 +200,8 @@ class Sandboxes:
             rescuing.copy(self._directory / name, rescue)
         shutil.rmtree(self._directory / name, ignore_errors=True)
 
-    async def logs(self, name: str, tail_lines: int, since_seconds: int | None = None) -> str:
-        return ""
-
-    async def inspect(self, name: str) -> Inspection:
-        nothing = {"exists": False, "error": "this stand-in knows nothing"}
-        return Inspection(nothing, nothing, nothing, nothing)
-
     async def list(self) -> list[str]:
         return [path.name for path in self._directory.iterdir()] if self._directory.exists() else []
-
-    async def close(self) -> None:
-        pass
 
 
 class Platform:

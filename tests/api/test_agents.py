@@ -19,6 +19,7 @@ from backend.store import agents, events, sessions
 from backend.store.secrets import Cipher
 from backend.store.tables import skill
 from tests.api.conftest import AGENTS, SESSIONS, NoSandboxes
+from tests.postgres import on_both
 from tests.rows import agent_row, session_row
 
 FILE = {"name": "a", "sandbox_path": "~/a", "content": base64.b64encode(b"hello").decode()}
@@ -236,6 +237,7 @@ async def test_changes_are_events_without_secrets_and_contents(client: httpx.Asy
     assert not any("s3cret" in event.data or FILE["content"] in event.data for event in log)
 
 
+@on_both
 async def test_delete_ends_the_sessions_first(
     client: httpx.AsyncClient, services: Services, settings: Settings, driver: NoSandboxes
 ) -> None:
@@ -327,6 +329,7 @@ async def test_a_page_says_what_it_is(client: httpx.AsyncClient, crowd: list[str
     assert (page["total"], page["limit"], page["offset"], len(page["data"])) == (5, 1, 4, 1)
 
 
+@on_both
 async def test_list_rows_count_sessions_and_leave_out_contents(client: httpx.AsyncClient, crowd: list[str]) -> None:
     rows = {row["id"]: row for row in (await client.get(AGENTS)).json()["data"]}
     counts = {key: (row["session_count"], row["has_active_session"]) for key, row in rows.items()}

@@ -7,6 +7,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from backend.services.container import Services
+from backend.store.errors import StoreAway
 from tests.api.conftest import AGENTS, KEY, SESSIONS, client_of
 
 
@@ -22,6 +24,19 @@ async def test_only_the_exact_key_opens(app: FastAPI, authorization: str | None)
             assert response.status_code == 401
             assert response.json() == {"error": "unauthorized", "code": "UNAUTHORIZED"}
             assert "www-authenticate" not in response.headers
+
+
+async def test_a_database_that_is_away(
+    client: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(_work: object) -> None:
+        raise StoreAway("the database db at host:5432: it is being restarted")
+
+    monkeypatch.setattr(services.database, "_read", away)
+    response = await client.get(AGENTS)
+    assert response.status_code == 503
+    assert response.json()["code"] == "UNAVAILABLE"
+    assert "host:5432" not in response.text
 
 
 async def test_two_keys_are_no_key(app: FastAPI) -> None:

@@ -14,6 +14,7 @@ from backend.settings import Settings
 from tests.api.conftest import AGENTS, SESSIONS
 from tests.api.stand_in import Platform, Sandboxes, stand_in
 from tests.api.talking import SESSION, TalkingHarness
+from tests.postgres import on_both
 from tests.waiting import until
 
 PNG = base64.b64encode(b"\x89PNG not really").decode()
@@ -60,6 +61,7 @@ def said(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 class TestTurn:
+    @on_both
     async def test_the_answer_is_the_harness_s_own(
         self, platform: Platform, harness: TalkingHarness, session: dict[str, Any]
     ) -> None:
@@ -175,6 +177,7 @@ class TestTurn:
 
 
 class TestOneAtATime:
+    @on_both
     async def test_a_second_message_waits_its_turn(
         self, platform: Platform, harness: TalkingHarness, session: dict[str, Any]
     ) -> None:

@@ -80,7 +80,7 @@ async def test_stats_tell_what_the_reconciler_did(client: httpx.AsyncClient, ser
     assert worker["last_result"]["inspected"] == 0
 
 
-@pytest.mark.parametrize("path", [STATS, METRICS])
+@pytest.mark.parametrize("path", [STATS, METRICS, "/api/v1/admin/problems"])
 async def test_only_with_the_key(app: FastAPI, path: str) -> None:
     for key in (None, "wrong"):
         async with client_of(app, key) as stranger:
@@ -162,24 +162,32 @@ class TestReadiness:
         return response.status_code, response.json()
 
     async def test_ready(self, app: FastAPI) -> None:
-        assert await self.ask(app) == (200, {"ok": True})
+        assert await self.ask(app) == (200, {"ok": True, "problems": []})
 
     async def test_sandboxes(self, app: FastAPI, driver: NoSandboxes, caplog: pytest.LogCaptureFixture) -> None:
         async def broken() -> list[str]:
             raise OSError("the disk is on fire")
 
         driver.list = broken  # type: ignore[method-assign]
-        assert await self.ask(app) == (503, {"ok": False})
+        assert await self.ask(app) == (503, {"ok": False, "problems": []})
         assert "the disk is on fire" in caplog.text
 
     async def test_database(self, app: FastAPI, services: Services) -> None:
         async with services.database.begin() as tx:
             await tx.execute(sql("ALTER TABLE agent RENAME TO agent_elsewhere"))
-        assert await self.ask(app) == (503, {"ok": False})
+        assert await self.ask(app) == (503, {"ok": False, "problems": []})
+
+    async def test_a_part_that_does_not_work_is_named_and_the_rest_goes_on(
+        self, app: FastAPI, services: Services, driver: NoSandboxes
+    ) -> None:
+        driver.problems = lambda: ["Kubernetes at https://10.2.0.1 does not answer for 12 s"]  # type: ignore[method-assign]
+        services.problems.look()
+        services.problems.look()
+        assert await self.ask(app) == (200, {"ok": True, "problems": ["sandboxes: the platform's log says why"]})
 
     async def test_reconciler(self, app: FastAPI, services: Services) -> None:
         await services.reconciler.aclose()
-        assert await self.ask(app) == (503, {"ok": False})
+        assert await self.ask(app) == (503, {"ok": False, "problems": []})
         async with client_of(app, None) as stranger:
             assert (await stranger.get("/healthz")).status_code == 200
 
@@ -212,3 +220,41 @@ async def test_an_operator_fills_and_flushes_the_pool(client: httpx.AsyncClient,
     assert "WARM_POOL_SIZE" in refused.json()["error"]
     assert (await client.post("/api/v1/admin/warm_pool/flush?agent_id=a2")).json() == {"flushed": 2}
     assert (await client.post("/api/v1/admin/warm_pool/flush")).json() == {"flushed": 1}
+    told = (await client.get("/api/v1/events/log?types=pool.flushed,pool.topped_up")).json()["data"]
+    assert [(one["by"], one["agent_id"], one["pool"]) for one in told] == [
+        ("master key", "a2", {"flushed": 2}),
+        ("master key", None, {"flushed": 1}),
+    ]
+
+
+class TestProblems:
+    async def ask(self, client: httpx.AsyncClient) -> list[dict[str, str]]:
+        rows: list[dict[str, str]] = (await client.get("/api/v1/admin/problems")).json()["data"]
+        return rows
+
+    async def test_what_lasts_is_told_with_since_when_until_it_is_over(
+        self, client: httpx.AsyncClient, services: Services, driver: NoSandboxes
+    ) -> None:
+        await services.problems.aclose()  # no looks but ours
+        said = ["Kubernetes does not answer for 3 s"]
+        driver.problems = lambda: said  # type: ignore[method-assign]
+        services.problems.look()
+        assert await self.ask(client) == []  # it may have been nothing
+        services.problems.look()
+        (first,) = await self.ask(client)
+        said = ["Kubernetes does not answer for 8 s", "may not list nodes"]
+        services.problems.look()
+        (now,) = await self.ask(client)
+        assert now == first | {"message": "Kubernetes does not answer for 8 s"} and now["part"] == "sandboxes"
+        services.problems.look()
+        assert len(await self.ask(client)) == 2
+        said = []
+        services.problems.look()
+        assert await self.ask(client) == []
+
+    async def test_the_reconciler(self, client: httpx.AsyncClient, services: Services) -> None:
+        await services.reconciler.aclose()
+        services.problems.look()
+        services.problems.look()
+        (told,) = await self.ask(client)
+        assert told["part"] == "worker" and "restart the platform" in told["message"]

@@ -1,6 +1,5 @@
 """The services in this process, with real sandboxes or with ones that exist only as names."""
 
-import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -9,16 +8,17 @@ from typing import Any
 import pytest
 
 from backend.domain import sessions as rules
-from backend.sandboxes.contract import Inspection, Rescue, Sandbox, SandboxError, SandboxSpec, SandboxState
+from backend.sandboxes.contract import Rescue, Sandbox, SandboxError, SandboxSpec, SandboxState
 from backend.services.container import Services, open_services
 from backend.settings import Settings
 from backend.store import sessions, warm_tasks
-from backend.store.database import prepare
 from tests.e2e.programs import SHELL, processes_of
+from tests.plain_driver import PlainDriver
+from tests.postgres import placed
 from tests.waiting import until
 
 
-class Names:
+class Names(PlainDriver):
     """A driver whose sandboxes are names: those in `running` have a process, those in `left` only a directory."""
 
     def __init__(self) -> None:
@@ -47,42 +47,21 @@ class Names:
         self.running.discard(name)
         self.left.discard(name)
 
-    async def logs(self, name: str, tail_lines: int, since_seconds: int | None = None) -> str:
-        return ""
-
-    async def inspect(self, name: str) -> Inspection:
-        nothing = {"exists": False, "error": "this stand-in knows nothing"}
-        return Inspection(nothing, nothing, nothing, nothing)
-
     async def list(self) -> list[str]:
         if "*" in self.broken:
             raise OSError("the disk is on fire")
         return sorted(self.running | self.left)
 
-    async def close(self) -> None:
-        pass
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Migrated once, to copy."""
-    path = tmp_path_factory.mktemp("template") / "platform.db"
-    prepare(path)
-    return path
-
 
 @pytest.fixture
-def settings_of(tmp_path: Path, empty_database: Path) -> Callable[..., Settings]:
+def settings_of(tmp_path: Path, location: Path | str) -> Callable[..., Settings]:
     """Makes settings on one data directory, the same at every call."""
 
     def make(harness_commands: Mapping[str, str] | None = None, **values: Any) -> Settings:
         settings = Settings.load(data_dir=tmp_path / "data", master_key="test-master-key", **values)
         settings = settings.model_copy(update={"harness_commands": harness_commands or {"claude-code": SHELL}})
         settings.data_dir.mkdir(exist_ok=True)
-        settings = settings.with_keys()
-        if not settings.database_path.exists():
-            shutil.copyfile(empty_database, settings.database_path)
-        return settings
+        return placed(settings.with_keys(), location)
 
     return make
 

@@ -16,6 +16,7 @@ from backend.settings import Settings
 from backend.store import agents, sessions
 from backend.store.database import Row
 from backend.store.secrets import Cipher
+from tests.postgres import on_both
 from tests.rows import agent_row, session_row
 from tests.services.conftest import Names, in_balance
 from tests.waiting import until
@@ -112,14 +113,12 @@ async def test_a_sandbox_that_dies_fails_its_session_at_once(services: Services,
     await in_balance(services)
 
 
+@on_both
 async def test_two_platforms_on_one_database(settings_of: Callable[..., Settings]) -> None:
     """Each session is run by one of them, and each thing to do is done once."""
     driver, first = Names(), settings_of()
-    second = first.model_copy(
-        update={"data_dir": first.data_dir.parent / "other", "database_url": f"sqlite:///{first.database_path}"}
-    )
+    second = first.model_copy(update={"data_dir": first.data_dir.parent / "other"})
     second.data_dir.mkdir()
-    assert first.database_path == second.database_path
     ended = [clock.text(datetime.now(UTC) - timedelta(hours=hours)) for hours in (25, 30)]
     token = Cipher(first.encryption_key_value).encrypt("the-token")
     async with AsyncExitStack() as stack:

@@ -136,7 +136,7 @@ class TestGhosts:
         assert (result.ghost_killed, result.taken_over, result.failed_creating) == (0, 0, 0)
         await other.release()
         result = await tick(services)
-        assert (result.ghost_killed, result.failed_creating) == (1, 1)
+        assert (result.ghost_killed, result.taken_over) == (1, 1)
 
     async def test_one_restarted_meanwhile_is_left_alone(self, services: Services, driver: Names) -> None:
         await add_ready(services, driver, "one")
@@ -328,8 +328,8 @@ async def test_a_killed_process_leaves_its_sessions_to_its_successor(
             await agents.add(tx, agent_row("a1"))
         holder = services.reconciler._leases.holder
         await add_ready(services, driver, "one", owner=holder)
-        database_path = services.settings.database_path
-    database = await Database.open(database_path)  # as if it had never released its leases
+        location = services.settings.database_location
+    database = await Database.open(location)  # as if it had never released its leases
     await Leases(database, holder, 600).announce()
     await database.close()
     async with open_services(settings_of(), driver) as services:

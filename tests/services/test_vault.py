@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from backend.services.vault import VaultService
+from backend.services.vault_spawned import SpawnedVault
 from backend.settings import Settings
 from backend.store import agents, egress, sessions
 from backend.store.database import Database
 from backend.store.secrets import Cipher
-from backend.vault import control
+from backend.vault import control, version
 from tests.rows import agent_row, session_row
 from tests.waiting import until
 
@@ -37,7 +38,9 @@ class Setting:
 
     async def start(self) -> None:
         self.database = await Database.open(self.settings.database_path)
-        self.vault = VaultService(self.database, self.cipher, self.settings)
+        self.vault = VaultService(
+            self.database, self.cipher, self.settings, SpawnedVault(self.settings.data_dir / "vault")
+        )
         self.vault.start()
 
     async def agent(self, agent_id: str = "a1", env_vars: dict[str, str] | None = None, **values: Any) -> None:
@@ -165,6 +168,40 @@ async def test_passed_listeners_outlive_the_platform_and_then_the_vault(setting:
     await setting.vault.release("s-1")
     with pytest.raises(OSError):
         await certificate(port)
+
+
+async def test_a_vault_of_other_code_is_replaced_and_its_sandboxes_go_on(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await setting.agent(env_vars={"API_KEY": "real-key"})
+    async with setting.database.begin() as tx:
+        await sessions.add(tx, session_row("1"))
+    body = hand_over(env={"API_KEY": "real-key"})
+    sealed = await setting.vault.seal("s-1", "a1", body)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        await setting.vault.listen("s-1", {"explicit": listener})
+    first = vault_process(tmp_path / "vault")
+
+    async def restarted() -> int:
+        await setting.vault.aclose()
+        await setting.database.close()
+        await setting.start()
+        await until(lambda: setting.vault.status.state == "on", "the vault is there")
+        assert b"BEGIN CERTIFICATE" in await certificate(port)
+        assert await setting.vault.seal("s-1", "a1", body) == sealed  # the proxy's port, too
+        return vault_process(tmp_path / "vault")
+
+    assert await restarted() == first
+    monkeypatch.setattr(version, "code", lambda: "of the next platform")
+    second = await restarted()
+    assert second != first
+    # Should it be of other code still, it is taken as it is.
+    os.kill(second, signal.SIGKILL)
+    await until(lambda: setting.vault.status.state == "down", "its end is seen")
+    await until(lambda: setting.vault.status.state == "on", "it is started anew")
+    assert b"BEGIN CERTIFICATE" in await certificate(port)
+    await setting.vault.release("s-1")
 
 
 def open_descriptors() -> int:

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import httpx
-
 SCOPE: Final = "read,write,app:assignable,app:mentionable"
 SECONDS: Final = 15.0
 MAX_ANSWER: Final = 1024 * 1024
@@ -71,7 +69,10 @@ class LinearClient:
         self._client_secret = client_secret
         self._app_base = app_base
         self._api_base = api_base
+        import httpx  # it takes a tenth of the platform's start, and few are bound to Linear
+
         self._http = httpx.AsyncClient(timeout=SECONDS, follow_redirects=False)
+        self._away = httpx.HTTPError
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -167,7 +168,7 @@ class LinearClient:
                     body += piece
                     if len(body) > MAX_ANSWER:
                         raise LinearAway(f"Linear answered with more than {MAX_ANSWER} bytes")
-        except httpx.HTTPError as error:
+        except self._away as error:
             raise LinearAway(f"Linear cannot be reached: {str(error) or type(error).__name__}") from error
         if response.status_code == 429 or response.status_code >= 500:
             raise LinearAway(f"Linear answered with status {response.status_code}")
