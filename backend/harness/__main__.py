@@ -1,10 +1,14 @@
-"""The program inside a sandbox: `python -m backend.harness --listen-fd N --root DIRECTORY`, its token on stdin."""
+"""The program inside a sandbox: `python -m backend.harness --listen-fd N --root DIRECTORY`, its token on stdin.
+
+In a container of its own it is `--listen HOST:PORT`, and LAP_TOKEN_SHA256 in the environment is the token's digest.
+"""
 
 import argparse
 import asyncio
 import contextlib
 import fcntl
 import gc
+import hashlib
 import json
 import os
 import select
@@ -16,14 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.harness.log import Log
-from backend.harness.server import Connection, Harness
+from backend.harness.server import Connection, Harness, digest_of
 from backend.harness.state import State
 
 if TYPE_CHECKING:
     from backend.harness.setup import Setup
 
+TOKEN_DIGEST = "LAP_TOKEN_SHA256"
 MAX_TOKEN_LINE = 4_096
 TOKEN_SECONDS = 10.0
+BACKLOG = 128
+"""Connections that may wait to be accepted."""
 THREAD_SECONDS = 0.001
 """How long a thread that draws may keep the event loop waiting."""
 COLLECT_SECONDS = 60.0
@@ -39,12 +46,17 @@ MIN_MIDDLE_ROUNDS = 10
 def main() -> int:
     """Runs until SIGTERM or SIGINT; 2 for bad arguments."""
     parser = argparse.ArgumentParser(prog="python -m backend.harness", description=__doc__)
-    parser.add_argument("--listen-fd", type=int, required=True, help="a listening TCP socket passed by the driver")
+    listen = parser.add_mutually_exclusive_group(required=True)
+    listen.add_argument("--listen-fd", type=int, metavar="N", help="a listening TCP socket; the token is on stdin")
+    listen.add_argument("--listen", metavar="HOST:PORT", help=f"the token's SHA-256 in hex is in {TOKEN_DIGEST}")
     parser.add_argument("--root", type=Path, required=True, help="the sandbox's directory")
     arguments = parser.parse_args()
     try:
-        token = _read_token()
-        listener = socket.socket(fileno=arguments.listen_fd)
+        if arguments.listen:
+            digest, listener = _given_digest(), _listen(arguments.listen)
+            arguments.root.mkdir(parents=True, exist_ok=True)
+        else:
+            digest, listener = digest_of(_read_token()), socket.socket(fileno=arguments.listen_fd)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     os.set_inheritable(listener.fileno(), False)
@@ -53,16 +65,15 @@ def main() -> int:
     sys.setswitchinterval(THREAD_SECONDS)
     young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, 1 << 30)  # All objects are looked at by `collect_when_calm` only.
-    asyncio.run(serve(listener, arguments.root.resolve(), token))
+    asyncio.run(serve(listener, arguments.root.resolve(), digest))
     return 0
 
 
-async def serve(listener: socket.socket, root: Path, token: str) -> None:
-    """Serves on `listener` until a signal, then ends every process of the sandbox."""
+async def serve(listener: socket.socket, root: Path, digest: bytes) -> None:
+    """Serves on `listener` who has the token with that digest until a signal, then ends the sandbox's processes."""
     from backend.harness.processes import Processes
 
     log, state = Log(root / "log"), State()
-    log.hide(token)
     processes = Processes()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -74,7 +85,7 @@ async def serve(listener: socket.socket, root: Path, token: str) -> None:
 
         return Setup(root, processes, state, log)
 
-    harness = Harness(token, state, log, new_setup)
+    harness = Harness(digest, state, log, new_setup)
     server = await loop.create_server(lambda: Connection(harness), sock=listener)
     log.write(f"harness listening (pid {os.getpid()})")
     collecting = asyncio.create_task(collect_when_calm())
@@ -105,6 +116,27 @@ async def collect_when_calm() -> None:
             delays = 0
         else:
             delays += 1
+
+
+def _given_digest() -> bytes:
+    """The token's digest, taken out of the environment. Raises ValueError."""
+    try:
+        digest = bytes.fromhex(os.environ.pop(TOKEN_DIGEST, ""))
+    except ValueError:
+        digest = b""
+    if len(digest) != hashlib.sha256().digest_size:
+        raise ValueError(f"{TOKEN_DIGEST} must be the SHA-256 of the token, as 64 hexadecimal digits")
+    return digest
+
+
+def _listen(address: str) -> socket.socket:
+    """A listener on `HOST:PORT`, with an IPv6 host in brackets. Raises ValueError, OSError."""
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not (port.isascii() and port.isdigit() and int(port) < 65_536):
+        raise ValueError(f"--listen {address}: must be HOST:PORT")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, int(port)), family=family, backlog=BACKLOG)
 
 
 def _read_token() -> str:

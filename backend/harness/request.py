@@ -43,6 +43,9 @@ class Request:
     port_seconds: float
     recording_bytes: int | None
     """How large the recording may grow; None when there is none."""
+    certificate: str | None
+    bundle: str | None
+    """Authorities to trust, as PEM: one besides the usual ones, and all together."""
 
     @classmethod
     def from_body(cls, body: bytes) -> "Request":
@@ -62,6 +65,7 @@ class Request:
         if not all(_is_environment(name, item) for name, item in env.items()):
             raise ValueError("env must map names to texts, without NUL, and without '=' in a name")
         llm = _typed(value, "llm", dict, {})
+        authorities = _typed(value, "authorities", dict, {})
         try:
             sandbox_files = [SandboxFile.from_json(item) for item in _typed(value, "files", list, [])]
             skills = [(item["slug"], item["content"]) for item in _typed(value, "skills", list, [])]
@@ -88,6 +92,8 @@ class Request:
             key=_text(llm, "key"),
             port_seconds=_number(value, "port_timeout", 0.1, MAX_PORT_SECONDS, PORT_SECONDS),
             recording_bytes=_recording_bytes(value),
+            certificate=_text(authorities, "certificate"),
+            bundle=_text(authorities, "bundle"),
         )
 
 

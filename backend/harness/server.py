@@ -1,6 +1,7 @@
 """What the harness answers on its listener: routes, authorization, the ways to a WebSocket and the agent's server."""
 
 import asyncio
+import hashlib
 import hmac
 import importlib
 import os
@@ -34,14 +35,20 @@ _CALLS = ("message", "prompt_async", "abort")
 """Headers of requests to, and answers of, the agent's server that go through."""
 
 
+def digest_of(token: str) -> bytes:
+    """The SHA-256 of a token, by which it is known without being kept."""
+    return hashlib.sha256(token.strip().encode()).digest()
+
+
 class Harness:
     """What the connections share."""
 
-    def __init__(self, token: str, state: State, log: Log, new_setup: "Callable[[], Setup]") -> None:
+    def __init__(self, digest: bytes, state: State, log: Log, new_setup: "Callable[[], Setup]") -> None:
+        """`digest` is of the token that callers must have."""
         self.state = state
         self.log = log
         self.connections: set[Connection] = set()
-        self._token = token.strip().encode()
+        self._digest = digest
         self._new_setup = new_setup
         self._setup: Setup | None = None
 
@@ -72,13 +79,16 @@ class Harness:
         return self._setup.session_id
 
     def allows(self, headers: Headers, query_token: str | None = None) -> bool:
-        """Whether the bearer token, or without one `query_token`, is ours. Never without a token of our own."""
+        """Whether the bearer token, or without one `query_token`, is ours."""
         given = query_token
         for name, value in headers:
             scheme, _, rest = value.strip().partition(" ")
             if name == "authorization" and scheme.lower() == "bearer":
                 given = rest.strip()
-        return bool(self._token) and given is not None and hmac.compare_digest(given.encode(), self._token)
+        if given is None or not hmac.compare_digest(digest_of(given), self._digest):
+            return False
+        self.log.hide(given)
+        return True
 
 
 class Connection(HttpConnection):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from backend.domain import trust
 from backend.domain.agents import HARNESSES
 from backend.domain.env_vars import NETWORK, PLATFORM_FACTS
 from backend.domain.phases import DETAIL_LIMIT
@@ -25,6 +26,7 @@ from backend.harness.server import preload
 from backend.harness.state import State
 from backend.harness.terminal import Command, Terminal
 
+_CERTIFICATE, _BUNDLE = "vault/ca.crt", "vault/ca-bundle.pem"
 PLATFORM_ONLY = frozenset({"GIT_TOKEN", "HARNESS_AUTH_TOKEN"})
 
 
@@ -107,9 +109,11 @@ class Setup:
         for name in ("home", "tmp"):
             (self._root / name).mkdir(exist_ok=True)
         await self._write_files(request)
-        env = self._environment(request) | {
-            name: value for name, value in os.environ.items() if name in NETWORK or name.startswith("UV_")
-        }
+        if request.certificate and request.bundle:
+            for name, text in ((_CERTIFICATE, request.certificate), (_BUNDLE, request.bundle)):
+                files.write(self._root, PurePosixPath(name), text.encode(), files.PUBLIC)
+        network = {name: value for name, value in os.environ.items() if name in NETWORK or name.startswith("UV_")}
+        env = self._environment(request) | network | self._trusted(request)
         if request.repo_url:
             self._phase("cloning_repo", f"{request.repo_url} {request.branch or ''}".strip())
             self.directory = self._home / directory_name(request.repo_url)
@@ -217,6 +221,7 @@ class Setup:
         except KeyError:
             user = "agent"
         own = {name: value for name, value in request.env.items() if name not in PLATFORM_ONLY}
+        own |= self._trusted(request)
         return {
             "PATH": f"{self._home}/.local/bin:{os.environ.get('PATH', os.defpath)}",
             "HOME": str(self._home),
@@ -227,6 +232,12 @@ class Setup:
             "USER": user,
             "TMPDIR": str(self._root / "tmp"),
         } | own
+
+    def _trusted(self, request: Request) -> dict[str, str]:
+        """What tells programs of the authorities that came with the request."""
+        if not (request.certificate and request.bundle):
+            return {}
+        return trust.environment(str(self._root / _CERTIFICATE), str(self._root / _BUNDLE))
 
     def _phase(self, phase: str, detail: str | None) -> None:
         self._log.write(f"phase {phase}" + (f": {detail}" if detail else ""))

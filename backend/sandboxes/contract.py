@@ -1,6 +1,6 @@
 """What every sandbox driver promises to the services, whatever runs the sandboxes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -79,6 +79,10 @@ class SandboxDriver(Protocol):
     All methods may be called concurrently, also for one name.
     """
 
+    on_moved: Callable[[str, str], None]
+    """Called with the name and the new URL of a followed sandbox whose address has changed. Does nothing until set,
+    must not raise."""
+
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """Start a sandbox; returns without waiting for the harness to answer.
 
@@ -96,6 +100,12 @@ class SandboxDriver(Protocol):
 
         "exit code 1", "signal 9 (SIGKILL)", "out of memory: ...", or "gone" when nobody can tell. An unknown name is
         "gone" at once. May wait for ever; cancel it freely.
+        """
+        ...
+
+    async def waiting_for(self, name: str) -> str | None:
+        """What keeps a pending sandbox from running, in one line and the words of who schedules it; None when nothing
+        is known.
         """
         ...
 
@@ -120,6 +130,36 @@ class SandboxDriver(Protocol):
 
     async def list(self) -> list[str]:
         """Names of all sandboxes that have anything left, running or not, sorted."""
+        ...
+
+    async def mend(self, name: str) -> str:
+        """Put back what is missing around a running sandbox; what was done, in one line.
+
+        Raises SandboxError when nothing is missing, or it cannot be put back.
+        """
+        ...
+
+    def follow_address(self, name: str, url: str) -> None:
+        """Call `on_moved` from now on, once `url` is no longer where the sandbox is reached."""
+        ...
+
+    def away(self) -> str | None:
+        """Why nothing can be seen or made of sandboxes at present, though it may again soon; None when it can.
+
+        Meanwhile none that was seen before is gone, and `create` waits.
+        """
+        ...
+
+    def problems(self) -> Sequence[str]:
+        """What keeps the driver from seeing or making sandboxes at present, a line each; none when all is well."""
+        ...
+
+    async def nodes(self) -> Sequence[dict[str, Any]]:
+        """The machines sandboxes run on, by name: each as `node` of an inspection, and the "sandboxes" on it."""
+        ...
+
+    async def image_cache(self) -> Mapping[str, Any]:
+        """Whether images are pulled to the nodes ahead, as the diagnose answer has it."""
         ...
 
     async def close(self) -> None:

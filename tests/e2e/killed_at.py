@@ -30,8 +30,8 @@ def main() -> int:
                 die()
         return await transition(tx, session_id, **change)
 
-    async def watched_commit(self: Database, transaction: Any) -> None:
-        await commit(self, transaction)
+    async def watched_commit(self: Database, *parts: Any) -> None:
+        await commit(self, *parts)
         if reached:
             die()
 

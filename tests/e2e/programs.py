@@ -32,7 +32,7 @@ class Platform:
         self._process: subprocess.Popen[bytes] | None = None
         self.http: httpx.AsyncClient
 
-    async def start(self, *module: str) -> None:
+    async def start(self, *module: str, seconds: float = 20.0) -> None:
         """Start it, or `module` with arguments of its own in its place."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         # What the shell of whoever runs the tests has set must not matter.
@@ -56,7 +56,7 @@ class Platform:
                 return found["pid"] == self._process.pid and found["url"]
             return None
 
-        self.url: str = await until(listening, "the platform listens")
+        self.url: str = await until(listening, "the platform listens", seconds)
         self.key = (self.data_dir / "master.key").read_text().strip()
         self.http = httpx.AsyncClient(
             base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=30, trust_env=False

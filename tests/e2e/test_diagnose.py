@@ -30,6 +30,8 @@ PARTS = [
     "events",
     "harness",
     "vault",
+    "problems",
+    "last_inspection",
     "detected_issues",
     "hints",
     "notes",
@@ -44,16 +46,6 @@ async def diagnose(platform: Platform, session: Mapping[str, Any]) -> dict[str, 
 
 def codes(findings: list[dict[str, Any]]) -> list[str]:
     return [finding["code"] for finding in findings]
-
-
-async def noted(platform: Platform, session: Mapping[str, Any], *wanted: str) -> dict[str, Any]:
-    """The session once exactly these are its issues."""
-
-    async def has() -> Any:
-        now = await platform.session(session["id"])
-        return codes(now["issues"]) == list(wanted) and now
-
-    return await until(has, f"the issues are {wanted}", 30)
 
 
 async def test_a_session_that_is_well(platform: Platform) -> None:
@@ -73,7 +65,19 @@ async def test_a_session_that_is_well(platform: Platform) -> None:
     assert answer["harness_probe"] == {"reachable": True, "status": 200}
     assert answer["harness"]["agent"]["running"] is True
     assert "set-up done" in answer["pod_logs_tail"]["text"]
-    assert answer["detected_issues"] == []
+    assert (answer["detected_issues"], answer["problems"], answer["last_inspection"]) == ([], [], None)
+    nodes = (await platform.http.get(f"{API}/nodes")).json()
+    (machine,) = nodes["data"]
+    assert (machine["ready_status"], machine["sandbox_count"]) == ("True", 1)
+    assert machine["sandboxes"] == [
+        {
+            "name": session["task_arn"],
+            "session_id": session["id"],
+            "agent_id": agent["id"],
+            "agent_name": agent["name"],
+            "status": "ready",
+        }
+    ]
 
 
 async def test_a_clone_that_failed(platform: Platform, tmp_path: Path) -> None:
@@ -81,14 +85,19 @@ async def test_a_clone_that_failed(platform: Platform, tmp_path: Path) -> None:
     answer = await diagnose(platform, session)
     assert answer["pod"] == {"exists": False}
     assert answer["harness_probe"] is None
-    assert codes(answer["hints"]) == ["clone_failed"]
+    assert codes(answer["hints"])[0] == "clone_failed"
     assert answer["hints"][0]["evidence"]
     assert answer["pod_logs_tail"]["available"] is True
+    kept = answer["last_inspection"]
+    assert (kept["pod"]["exists"], kept["node"]["exists"]) == (True, True)
+    # What is wrong comes with the very event that tells of the failure.
+    events = (await platform.http.get("/api/v1/events/log", params={"session_id": session["id"]})).json()["data"]
+    (failed,) = [event for event in events if event["type"] == "session.failed"]
+    assert codes(failed["session"]["issues"])[0] == "clone_failed"
+    assert "evidence" not in failed["session"]["issues"][0]
     fleet = (await platform.http.get(f"{API}/diagnose")).json()
-    assert (fleet["data"][0]["session_id"], codes(fleet["data"][0]["hints"])) == (session["id"], ["clone_failed"])
+    assert (fleet["data"][0]["session_id"], codes(fleet["data"][0]["hints"])[0]) == (session["id"], "clone_failed")
     assert fleet["counts"]["clone_failed"] == 1
-    row = await noted(platform, session, "clone_failed")
-    assert "evidence" not in row["issues"][0]
 
 
 async def test_a_harness_that_does_not_answer(platform: Platform) -> None:
@@ -129,8 +138,9 @@ async def test_a_sandbox_that_was_killed(platform: Platform) -> None:
     await until(dead, "the session is dead")
     answer = await diagnose(platform, session)
     assert codes(answer["detected_issues"]) == []
-    assert codes(answer["hints"]) == ["session_ended"]
-    await noted(platform, session, "session_ended")
+    told = {hint["code"]: hint for hint in answer["hints"]}
+    assert "SIGKILL" in told["container_terminated"]["message"]
+    assert "container_terminated" in codes((await platform.session(session["id"]))["issues"])
 
 
 async def test_one_that_was_deleted_is_no_problem(platform: Platform) -> None:

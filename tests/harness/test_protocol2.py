@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from backend.harness.log import Log
-from backend.harness.server import Connection, Harness
+from backend.harness.server import Connection, Harness, digest_of
 from backend.harness.state import State
 from backend.harness.viewers import protocol2
 from backend.harness.viewers.protocol2 import SUBPROTOCOL
@@ -296,7 +296,7 @@ async def test_who_says_nothing_is_sent_away(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(protocol2, "HELLO_SECONDS", 0.05)
     terminal = SimpleNamespace(detach=lambda viewer: None)
     setup = SimpleNamespace(begin=lambda body: None, session_id="tty", tui=True, terminal=terminal)
-    harness = Harness(TOKEN, State(), Log(tmp_path / "log"), lambda: setup)  # type: ignore[arg-type, return-value]
+    harness = Harness(digest_of(TOKEN), State(), Log(tmp_path / "log"), lambda: setup)  # type: ignore[arg-type, return-value]
     harness.begin(b"")
     server = await asyncio.get_running_loop().create_server(lambda: Connection(harness), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

@@ -1,8 +1,13 @@
 """The harness's HTTP side: who may ask, what is answered, and bad requests."""
 
 import asyncio
+import contextlib
+import hashlib
 import json
+import os
+import socket
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.harness.conftest import PROJECT, TOKEN, WAIT, RunningHarness
+from tests.waiting import until
 
 
 async def raw(harness: RunningHarness, data: bytes) -> bytes:
@@ -237,4 +243,79 @@ async def test_without_a_token_it_does_not_start(tmp_path: Path, line: bytes) ->
     _, error = await asyncio.wait_for(process.communicate(line), WAIT)
     assert process.returncode == 2
     assert b"token" in error
+    assert b"Traceback" not in error
+
+
+@pytest.fixture
+async def container(tmp_path: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """The program as a container starts it, in a directory it makes, and its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "backend.harness", "--listen", address, "--root", str(tmp_path / "deep" / "root")),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=PROJECT,
+        env=os.environ | {"LAP_TOKEN_SHA256": hashlib.sha256(TOKEN.encode()).hexdigest()},
+    )
+    assert process.stderr is not None
+    assert b"harness listening" in await asyncio.wait_for(process.stderr.readline(), WAIT)
+    yield process, address
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    await asyncio.wait_for(process.communicate(), WAIT)
+
+
+async def test_a_container_knows_the_token_by_its_digest(
+    container: tuple[asyncio.subprocess.Process, str], tmp_path: Path
+) -> None:
+    _, address = container
+    digest = hashlib.sha256(TOKEN.encode()).hexdigest()
+    async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False, timeout=WAIT) as http:
+        for wrong in (digest, f"{TOKEN}x", "x"):
+            assert (await http.get("/state", headers={"Authorization": f"Bearer {wrong}"})).status_code == 401
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        body = {"harness_id": "codex", "command": "sh -c 'env > env; exec cat'"}
+        assert (await http.post("/session", json=body, headers=headers)).status_code == 200
+
+        async def done() -> bool:
+            return (await http.get("/state", headers=headers)).json()["setup"] == "done"
+
+        await until(done, "the set-up is done", WAIT)
+    async with connect(f"ws://{address}/tty?token={TOKEN}", proxy=None):
+        pass
+    assert "LAP_TOKEN_SHA256" not in (tmp_path / "deep" / "root" / "home" / "env").read_text()
+
+
+async def test_a_container_ends_by_sigterm(container: tuple[asyncio.subprocess.Process, str]) -> None:
+    process, _ = container
+    process.terminate()
+    _, error = await asyncio.wait_for(process.communicate(), WAIT)
+    assert process.returncode == 0
+    assert b"harness stopped" in error
+
+
+@pytest.mark.parametrize(
+    ("address", "digest", "wrong"),
+    [
+        ("127.0.0.1:0", "", b"LAP_TOKEN_SHA256"),
+        ("127.0.0.1:0", "ab", b"LAP_TOKEN_SHA256"),
+        ("127.0.0.1:0", "x" * 64, b"LAP_TOKEN_SHA256"),
+        ("127.0.0.1", "ab" * 32, b"HOST:PORT"),
+        (":4096", "ab" * 32, b"HOST:PORT"),
+        ("127.0.0.1:70000", "ab" * 32, b"HOST:PORT"),
+    ],
+)
+async def test_a_container_without_address_or_digest_does_not_start(
+    tmp_path: Path, address: str, digest: str, wrong: bytes
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "backend.harness", "--listen", address, "--root", str(tmp_path)),
+        stderr=asyncio.subprocess.PIPE,
+        cwd=PROJECT,
+        env=os.environ | {"LAP_TOKEN_SHA256": digest},
+    )
+    _, error = await asyncio.wait_for(process.communicate(), WAIT)
+    assert process.returncode == 2
+    assert wrong in error
     assert b"Traceback" not in error

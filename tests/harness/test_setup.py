@@ -240,6 +240,19 @@ async def test_the_agents_environment_is_clean(start: Callable[..., Any]) -> Non
     assert set(found) == {"SHELL", "USER"}
 
 
+async def test_authorities_are_written_and_named_to_every_program(start: Callable[..., Any]) -> None:
+    harness: RunningHarness = await start(env={"SSL_CERT_FILE": "/nowhere"})
+    authorities = {"certificate": "ours", "bundle": "theirs and ours"}
+    state = await harness.ready(authorities=authorities, command=SHOW_ENVIRONMENT)
+    assert state["setup"] == "done", state
+    await harness.until(lambda _: (harness.home / "environ").exists())
+    pairs = (harness.home / "environ").read_bytes().decode().rstrip("\0").split("\0")
+    found = dict(pair.split("=", 1) for pair in pairs)
+    for name in ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO"):
+        assert Path(found[name]).read_text() == "theirs and ours"
+    assert Path(found["NODE_EXTRA_CA_CERTS"]).read_text() == "ours"
+
+
 @pytest.mark.parametrize(
     ("command", "reason"),
     [

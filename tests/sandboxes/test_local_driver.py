@@ -402,3 +402,15 @@ def test_under_uvloop(data_dir: Path) -> None:
 
     assert uvloop.run(scenario()) == "exit code 7"
     assert processes_of(data_dir) == []
+
+
+async def test_the_machine_is_the_one_node(driver: LocalDriver) -> None:
+    assert [node["sandboxes"] for node in await driver.nodes()] == [[]]
+    await driver.create(spec())
+    [node] = await driver.nodes()
+    assert (node["exists"], node["ready_status"], node["sandboxes"]) == (True, "True", ["one"])
+    assert await driver.waiting_for("one") is None
+    assert (driver.away(), driver.problems()) == (None, [])
+    with pytest.raises(SandboxError, match="nothing to mend"):
+        await driver.mend("one")
+    await driver.delete("one")

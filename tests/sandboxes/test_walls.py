@@ -245,6 +245,8 @@ async def test_required_walls_that_are_missing_refuse(
     with pytest.raises(SandboxError, match=r"LAP_ISOLATION=required.*install bubblewrap.*LAP_ISOLATION=auto"):
         await driver.create(spec())
     assert await driver.list() == []
+    [problem] = driver.problems()
+    assert "install bubblewrap" in problem
     assert await driver.isolation() == {
         "filesystem": False,
         "network": "open",

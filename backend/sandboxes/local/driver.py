@@ -10,7 +10,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -126,6 +126,7 @@ class LocalDriver:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._machine: dict[str, Any] = {}
         self._machine_until = 0.0
+        self.on_moved: Callable[[str, str], None] = lambda _name, _url: None
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         root = self._root(spec.name)
@@ -153,6 +154,9 @@ class LocalDriver:
             watch = await self._watch(name, root)
         return "gone" if watch is None else await asyncio.shield(watch.reason)
 
+    async def waiting_for(self, name: str) -> str | None:
+        return None  # nobody schedules here
+
     async def delete(self, name: str, rescue: Rescue | None = None) -> None:
         # Goes on when its caller is cancelled: half a sandbox is of no use to anyone.
         try:
@@ -172,16 +176,39 @@ class LocalDriver:
         return await asyncio.to_thread(self._inspected, root, running, ended)
 
     def _inspected(self, root: Path, running: bool, ended: str | None) -> Inspection:
+        return inspecting.inspect(root, _load(root), running, ended, self._this_machine())
+
+    def _this_machine(self) -> dict[str, Any]:
         # The machine is the same for all of a fleet that is looked at in one go.
         if time.monotonic() >= self._machine_until:
             self._machine, self._machine_until = (
                 inspecting.machine(self._directory),
                 time.monotonic() + _MACHINE_SECONDS,
             )
-        return inspecting.inspect(root, _load(root), running, ended, self._machine)
+        return self._machine
 
     async def list(self) -> list[str]:
         return await asyncio.to_thread(_names, self._directory)
+
+    async def mend(self, name: str) -> str:
+        raise SandboxError("nothing to mend: a local sandbox's port is its process's own")
+
+    def follow_address(self, name: str, url: str) -> None:
+        pass  # a port stays what it is
+
+    def away(self) -> str | None:
+        return None
+
+    def problems(self) -> Sequence[str]:
+        ground = self._ground
+        return [_unwalled(ground.walls.reason)] if ground and self._refuses(ground) else []
+
+    async def nodes(self) -> Sequence[dict[str, Any]]:
+        machine = await asyncio.to_thread(self._this_machine)
+        return [{**machine, "sandboxes": await self.list()}]
+
+    async def image_cache(self) -> Mapping[str, Any]:
+        return {"daemonset_exists": False, "notes": "this platform's sandboxes need no image"}
 
     async def isolation(self) -> dict[str, Any]:
         """What a new sandbox would get, in short: {"filesystem", "network", "reason"} as in its own isolation."""
@@ -267,12 +294,12 @@ class LocalDriver:
             ground = await self._found()
         except OSError as error:
             raise _cannot_start(error) from error
-        if self._wanted == "required" and ground.walls.bwrap is None:
-            raise SandboxError(
-                f"LAP_ISOLATION=required, but sandboxes cannot be isolated here: {ground.walls.reason}. Put that "
-                "right, or set LAP_ISOLATION=auto to run them without walls"
-            )
+        if self._refuses(ground):
+            raise SandboxError(_unwalled(ground.walls.reason))
         return ground
+
+    def _refuses(self, ground: Ground) -> bool:
+        return self._wanted == "required" and ground.walls.bwrap is None
 
     async def _found(self) -> Ground:
         async with self._probing:
@@ -484,6 +511,13 @@ def _counted(walled: bool, held: Held) -> bool:
     but not root's.
     """
     return walled and "pids" not in held.controllers and os.geteuid() != 0
+
+
+def _unwalled(reason: str | None) -> str:
+    return (
+        f"LAP_ISOLATION=required, but sandboxes cannot be isolated here: {reason}. Put that right, or set "
+        "LAP_ISOLATION=auto to run them without walls"
+    )
 
 
 def _claim(root: Path) -> None:

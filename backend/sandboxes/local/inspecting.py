@@ -43,7 +43,7 @@ def inspect(
         "age_ms": age_ms,
         "restart_count": 0,
         "container_statuses": [container],
-        "conditions": [{"type": "Ready", "status": str(running), "age_ms": age_ms}],
+        "conditions": [{"type": "Ready", "status": str(running), "age_ms": age_ms if running else 0}],
     }
     cr = {
         "exists": True,
