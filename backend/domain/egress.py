@@ -87,6 +87,11 @@ def special(ip: Address) -> str | None:
     return None
 
 
+def private(ip: Address) -> bool:
+    """Whether only a network of one's own leads there."""
+    return any(not each.is_global for each in (ip, *_embedded(ip)))
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One entry of a list. A name matches itself, `*.name` also all below it, an IP or CIDR the addresses in it."""
@@ -151,6 +156,8 @@ class Policy:
 
     `granted` are exact targets that need no entry in the allow list, with what grants them: the repository's host.
     `reachable` are exact targets that may be special addresses. Of them, `gateways` are not subject to the lists.
+    `public`: private addresses are refused, too, unless something names them: `reachable`, `granted`, or an entry of
+    the allow list that is an address, a network or an exact name.
     """
 
     allow: Sequence[Rule] = ()
@@ -158,6 +165,7 @@ class Policy:
     granted: Sequence[tuple[str, int, str]] = ()
     reachable: Collection[tuple[str, int]] = ()
     gateways: Collection[tuple[str, int]] = ()
+    public: bool = False
 
     def of_name(self, host: str, port: int) -> Verdict:
         """The verdict on a normal host before anything is resolved."""
@@ -193,11 +201,20 @@ class Policy:
             for rule in self.deny:
                 if rule.takes_address(ip, port):
                     return Verdict(False, f"deny_out: {rule.text} ({host} is {ip})")
+            if self.public and not self._names(host, port, ip) and private(ip):
+                return Verdict(False, f"refused unless allow_out names it: {host} is {ip}, a private address")
         return Verdict(True, "its addresses")
 
     def names_port(self, host: str, port: int) -> bool:
         """Whether an entry of the allow list names the port, which opens it for more than HTTP."""
         return any(rule.port == port and rule.takes_name(host, port) for rule in self.allow)
+
+    def _names(self, host: str, port: int, ip: Address) -> bool:
+        """Whether somebody has meant just that host, or that address."""
+        if (host, port) in self.reachable or any((host, port) == (each[0], each[1]) for each in self.granted):
+            return True
+        exact = (rule for rule in self.allow if not rule.below)
+        return any(rule.takes_address(ip, port) or rule.takes_name(host, port) for rule in exact)
 
     def _always(self, host: str, port: int, ip: Address) -> Verdict | None:
         if (host, port) in self.reachable:

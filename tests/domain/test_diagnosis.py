@@ -97,6 +97,12 @@ def test_each_issue(code: str, parts: dict[str, Any]) -> None:
     "parts",
     [
         {"node": {"exists": False, "error": "forbidden"}},
+        {"node": {"ready_status": "False", "error": "as of an hour ago"}},
+        {"pod": {"error": "as of an hour ago", "container_statuses": [WAITING]}},
+        {"node": {"exists": None}},
+        {"warm_pool": {"warm": 0, "error": "no database"}},
+        {"warm_pool": {"warm": None}},
+        {"pod": {"conditions": [{"type": "Ready", "status": "False", "age_ms": 0}], "age_ms": 10**9}},
         {"node": {"ready_status": None}},
         {"node": {"allocated_requests": {"cpu_millicores": 6000}}},  # exactly 150 % is not above it
         {"node": {"allocated_requests": None}},
@@ -121,6 +127,7 @@ def test_what_is_no_issue(parts: dict[str, Any]) -> None:
 
 
 FAILED = {"status": "failed", "creating_ms": None}
+PENDING = {"pod": {"phase": "Pending"}}
 
 
 @pytest.mark.parametrize(
@@ -143,9 +150,16 @@ FAILED = {"status": "failed", "creating_ms": None}
             "unschedulable",
             {"pod": {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes: cpu"}]}},
         ),
-        ("volume_failed", {"events": [{"reason": "FailedMount", "message": "no such secret"}]}),
-        ("network_failed", {"events": [{"reason": "FailedCreatePodSandBox", "message": "no IP"}]}),
-        ("quota_exceeded", {"events": [{"reason": "Failed", "message": "exceeded quota: pods"}]}),
+        ("volume_failed", {**PENDING, "events": [{"reason": "FailedMount", "message": "no such secret"}]}),
+        ("network_failed", {**PENDING, "events": [{"reason": "FailedCreatePodSandBox", "message": "no IP"}]}),
+        (
+            "quota_exceeded",
+            {
+                "session": {"phase": "pod_pending"},
+                "pod": {"exists": False},
+                "events": [{"reason": "Failed", "message": "exceeded quota: pods"}],
+            },
+        ),
         (
             "agent_exited",
             {"session": {"status": "ready"}, "harness": {"agent": {"running": False, "exit_code": 3, "signal": None}}},
@@ -177,6 +191,9 @@ def test_evidence_is_the_end_of_the_log() -> None:
     [
         ("branch", "fatal: Remote branch nope not found in upstream origin"),
         ("auth", "fatal: could not read Username for 'https://github.com'"),
+        ("tls", "fatal: unable to access 'https://x/': server certificate verification failed. CAfile: none"),
+        ("tls", "fatal: unable to access 'https://x/': SSL certificate problem: self-signed certificate"),
+        ("egress", "fatal: unable to access 'https://x/': CONNECT tunnel failed, response 403"),
         ("network", "fatal: unable to access: Could not resolve host: nowhere"),
         ("disk", "fatal: write error: No space left on device"),
         ("not found", "fatal: '/nope' does not appear to be a git repository"),
@@ -208,14 +225,100 @@ def test_a_stuck_session_always_has_something_said_about_it(phase: Any, pod: Any
     assert detected_issues(facts) or hints(facts)
 
 
-@given(parts=st.dictionaries(st.sampled_from(sorted(report())), anything))
-def test_the_codes_are_a_closed_set_in_order_whatever_the_facts(parts: dict[str, Any]) -> None:
-    facts = {**report(), **parts}
+def mutated(value: Any) -> st.SearchStrategy[Any]:
+    """`value` with parts of it missing, or of any other type."""
+    other = anything | st.sampled_from([None, 10**400, float("nan"), float("inf"), -1, "True", True, [], {}])
+    if isinstance(value, dict):
+        keys = st.fixed_dictionaries({}, optional={key: mutated(each) for key, each in value.items()})
+        return keys | other
+    if isinstance(value, list):
+        return st.tuples(*map(mutated, value)).map(list) | other
+    return st.just(value) | other
+
+
+FULL = report(
+    session={"phase_detail": "3 %", "failure_reason": "creating timeout"},
+    pod={
+        "reason": "Evicted",
+        "message": "low on memory",
+        "namespace": "lap",
+        "container_statuses": [
+            {**WAITING, "restart_count": 3, "image": "r/i:1", "last_terminated_exit_code": 1, "init": True},
+            {"name": "vault", "terminated_reason": "OOMKilled", "terminated_exit_code": 137},
+        ],
+        "conditions": [
+            {"type": "Ready", "status": "False", "reason": "x", "message": "y", "age_ms": 200_000},
+            {"type": "PodScheduled", "status": "False", "message": "Insufficient cpu"},
+        ],
+    },
+    sandbox_cr={"conditions": [{"type": "Suspended", "status": "True"}, {"type": "Ready", "status": "False"}]},
+    node={"load": {"load_1m": 9.0, "disk_free_bytes": 1}, "conditions": [{"type": "DiskPressure", "status": "True"}]},
+    events=[{"reason": "FailedMount", "message": "exceeded quota"}, {"reason": "Unhealthy", "message": "refused"}],
+    harness={"setup": "done", "agent": {"running": False, "exit_code": 1, "signal": None}},
+    vault={"ready": False, "reason": "gone"},
+    problems=["away"],
+)
+
+
+@given(facts=mutated(FULL).filter(lambda value: isinstance(value, dict)))
+def test_the_codes_are_a_closed_set_in_order_whatever_the_facts(facts: dict[str, Any]) -> None:
     found = codes(detected_issues(facts))
     assert found == [code for code in CODES if code in found]
-    assert not set(codes(hints(facts))) & set(CODES)
+    told = codes(hints(facts))
+    assert not set(told) & set(CODES)
+    assert len(told) == len(set(told))
+
+
+@given(
+    facts=mutated(FULL).filter(lambda value: isinstance(value, dict)),
+    failed=st.sets(st.sampled_from(["pod", "service", "node", "warm_pool"]), min_size=1),
+)
+def test_a_part_that_could_not_be_had_decides_no_issue(facts: dict[str, Any], failed: set[str]) -> None:
+    without = {**facts, **{part: {} for part in failed}}
+    for part in failed:
+        facts[part] = {**(facts.get(part) if isinstance(facts.get(part), dict) else {}), "error": "it failed"}
+    assert codes(detected_issues(facts)) == codes(detected_issues(without))
 
 
 def test_severities_are_those_of_the_contract() -> None:
-    high = detected_issues(report(service={"exists": False}))[0]
-    assert (high["code"], high["severity"]) == ("service_missing", diagnosis.HIGH)
+    assert diagnosis.CODES == CODES
+    told = detected_issues(
+        report(
+            session=OLD,
+            node={"ready_status": "False", "allocated_requests": {"cpu_millicores": 9000}},
+            pod={"container_statuses": [WAITING], "conditions": [{"type": "Ready", "age_ms": 200_000}]},
+            service={"exists": False},
+            harness_probe={"reachable": False},
+            warm_pool={"warm": 0},
+        )
+    )
+    told += [each for each in detected_issues(report(session=OLD)) if each["code"].startswith("stale")]
+    assert {each["code"]: each["severity"] for each in told} == {
+        "dead_node_assigned": "high",
+        "stale_node_host_cache_suspect": "high",
+        "pod_image_pull_backoff": "high",
+        "pod_not_ready_old": "med",
+        "harness_unreachable": "high",
+        "node_oversubscribed": "med",
+        "service_missing": "high",
+        "warm_pool_empty_for_agent": "info",
+    }
+
+
+def test_commands_name_the_namespace() -> None:
+    old = [{"type": "Ready", "status": "False", "age_ms": 200_000}]
+    issue = detected_issues(report(pod={"namespace": "lap", "conditions": old}))[0]
+    assert "kubectl describe pod s-1 -n lap" in issue["recommended_action"]
+
+
+def test_what_was_seen_before_it_failed_comes_before_how_long_it_took() -> None:
+    unscheduled = {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "message": "cpu"}]}
+    failed = {**FAILED, "failure_reason": "pod_pending took longer than 300 s (LAP_...)"}
+    assert codes(hints(report(session=failed, pod=unscheduled))) == ["unschedulable", "phase_timeout"]
+
+
+def test_git_in_the_log_of_a_session_that_is_well_is_the_agents_own() -> None:
+    log = {"text": "fatal: repository 'https://x/' not found"}
+    assert hints(report(session={"status": "ready"}, pod_logs_tail=log)) == []
+    ended = {"container_statuses": [{"name": "harness", "terminated_exit_code": 128}]}
+    assert codes(hints(report(pod=ended, pod_logs_tail=log))) == ["clone_failed", "container_terminated"]

@@ -1,6 +1,7 @@
 """Host rules: every way of writing a host comes to the same verdict."""
 
 import ipaddress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -144,6 +145,25 @@ def test_every_address_of_a_name_counts() -> None:
     assert (verdict.allowed, verdict.rule) == (False, "always refused: a loopback address")
     denied = Policy(deny=rules(["93.184.0.0/16"])).of_addresses("a.test", 80, [good])
     assert not denied.allowed and "93.184.0.0/16" in denied.rule
+
+
+@pytest.mark.parametrize(
+    "ip", ["10.96.0.1", "192.168.1.1", "100.64.0.1", "fd00::1", "::ffff:10.0.0.1", "64:ff9b::a00:1"]
+)
+def test_private_addresses_only_where_they_are_named(ip: str) -> None:
+    private, public = ipaddress.ip_address(ip), ipaddress.ip_address("93.184.215.14")
+
+    def allowed(**lists: Any) -> bool:
+        allow = rules(lists.pop("allow", []))
+        policy = Policy(allow=allow, public=True, **lists)
+        assert policy.of_addresses("git.test", 443, [public]).allowed
+        return policy.of_addresses("git.test", 443, [public, private]).allowed
+
+    assert Policy().of_addresses("git.test", 443, [private]).allowed
+    assert not allowed() and not allowed(allow=["*.test"]) and not allowed(allow=["other.test", "git.test:80"])
+    assert allowed(allow=["git.test"]) and allowed(allow=["0.0.0.0/0", "::/0"])
+    assert allowed(reachable={("git.test", 443)}) and allowed(granted=[("git.test", 443, "repo_url")])
+    assert allowed(gateways={("git.test", 443)})
 
 
 def test_exact_exceptions() -> None:
