@@ -1,28 +1,32 @@
-"""The certificate authority of one data directory: its key never leaves this process but for a file of its owner's."""
+"""The certificate authority of a vault: its key never leaves the process but for a file of its owner's.
+
+A vault of its own platform keeps the key in its folder. Vaults that serve together derive the same one from the key
+they share with their platforms: sandboxes then trust each of them, also one that was started after they were.
+"""
 
 import datetime
 import ipaddress
 import os
 import ssl
 from collections import OrderedDict
-from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from backend.domain.egress import BadHost, normal
+from backend.vault import identity
 from backend.vault.limits import HOSTS
 
 KEY_FILE = "ca.key"
 CERTIFICATE_FILE = "ca.crt"
 
-_YEARS = datetime.timedelta(days=3650)
 _LEAF = datetime.timedelta(days=30)
 _RENEW = datetime.timedelta(days=1)
 _SKEW = datetime.timedelta(hours=1)
+_NAME = "LAP vault of this platform"
 
 
 class Authority:
@@ -32,7 +36,7 @@ class Authority:
         self._key = key
         self._certificate = certificate
         self._leaf_key = ec.generate_private_key(ec.SECP256R1())
-        self._leaf_pem = _key_pem(self._leaf_key)
+        self._leaf_pem = identity.key_pem(self._leaf_key)
         self._contexts: OrderedDict[tuple[str, bool], tuple[ssl.SSLContext, datetime.datetime]] = OrderedDict()
 
     @classmethod
@@ -41,15 +45,26 @@ class Authority:
         key_path, certificate_path = directory / KEY_FILE, directory / CERTIFICATE_FILE
         if not (key_path.exists() and certificate_path.exists()):
             key = ec.generate_private_key(ec.SECP256R1())
-            certificate = _self_signed(key)
+            certificate = identity.self_signed(key, _NAME, datetime.datetime.now(datetime.UTC) - _SKEW, identity.YEARS)
             # The key last: a half-written pair is made anew.
             _write(certificate_path, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
-            _write(key_path, _key_pem(key), 0o600)
+            _write(key_path, identity.key_pem(key), 0o600)
         loaded = serialization.load_pem_private_key(key_path.read_bytes(), None)
         certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
         if not isinstance(loaded, ec.EllipticCurvePrivateKey) or loaded.public_key() != certificate.public_key():
             raise ValueError(f"{key_path} and {certificate_path} do not belong together: remove both to start anew")
         return cls(loaded, certificate)
+
+    @classmethod
+    def derived(cls, secret: str) -> "Authority":
+        """The one of all vaults that share a key."""
+        key = identity.derived_key(secret, "certificate authority of sandboxes")
+        return cls(key, identity.self_signed(key, _NAME, identity.EPOCH, identity.AGES))
+
+    @property
+    def pem(self) -> bytes:
+        """The certificate."""
+        return self._certificate.public_bytes(serialization.Encoding.PEM)
 
     def context(self, host: str, *, http2: bool) -> ssl.SSLContext:
         """A server's context with a certificate for a normal host."""
@@ -62,9 +77,7 @@ class Authority:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
         context.sni_callback = self._named
-        _load(
-            context, self._leaf(host, now) + self._certificate.public_bytes(serialization.Encoding.PEM) + self._leaf_pem
-        )
+        identity.load(context, self._leaf(host, now) + self.pem + self._leaf_pem)
         self._contexts[host, http2] = context, now + _LEAF - _RENEW
         if len(self._contexts) > HOSTS:
             self._contexts.popitem(last=False)
@@ -84,67 +97,15 @@ class Authority:
             name: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
         except ValueError:
             name = x509.DNSName(host)
-        extensions: Sequence[tuple[x509.ExtensionType, bool]] = (
-            (x509.SubjectAlternativeName([name]), False),
-            (x509.BasicConstraints(ca=False, path_length=None), True),
-            (_usage(digital_signature=True), True),
-            (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
-            (x509.SubjectKeyIdentifier.from_public_key(self._leaf_key.public_key()), False),
-            (x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), False),
-        )
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])]))
-            .issuer_name(self._certificate.subject)
-            .public_key(self._leaf_key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _SKEW)
-            .not_valid_after(now + _LEAF)
-        )
-        for extension, critical in extensions:
-            builder = builder.add_extension(extension, critical)
-        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-
-
-def _self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-    now = datetime.datetime.now(datetime.UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "LAP vault of this platform")])
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _SKEW)
-        .not_valid_after(now + _YEARS)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-
-
-def _usage(**uses: bool) -> x509.KeyUsage:
-    names = (
-        *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
-        *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
-    )
-    return x509.KeyUsage(**{name: uses.get(name, False) for name in names})
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _load(context: ssl.SSLContext, pem: bytes) -> None:
-    """The library loads certificates from files only; this one exists in memory."""
-    descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
-        file.flush()
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+        return identity.issued(
+            self._leaf_key.public_key(),
+            host[:64],
+            [name],
+            ExtendedKeyUsageOID.SERVER_AUTH,
+            by=(self._key, self._certificate),
+            start=now - _SKEW,
+            end=now + _LEAF,
+        ).public_bytes(serialization.Encoding.PEM)
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:

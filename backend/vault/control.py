@@ -1,18 +1,21 @@
-"""How the platform tells the vault its rules: frames over a Unix socket, in both programs.
+"""How a platform tells a vault its rules: frames over a Unix socket, or over TCP under TLS, in both programs.
 
 A frame is its length in four bytes (big-endian), then a JSON object. Descriptors travel with the first byte of the
-frame they belong to, which says under `descriptors` how many they are. The platform sends requests {"id", "do", ...}
-and gets {"id", "ok": {...}} or {"id", "error"}; the vault also sends {"notes": [...]} unasked. The first request is
-`hello` with the secret of the vault's folder.
+frame they belong to, which says under `descriptors` how many they are; over TCP there are none. The platform sends
+requests {"id", "do", ...} and gets {"id", "ok": {...}} or {"id", "error"}; the vault also sends {"notes": [...],
+"batch": number} unasked, and no more before it hears that they were taken. The first request is `hello`: over a Unix
+socket with the secret of the vault's folder, over TLS, which has proven both sides, with the platform's own name.
 
 | do     | with                                       | ok                                                          |
 |--------|--------------------------------------------|-------------------------------------------------------------|
-| hello  | secret                                     | pid, port (of the explicit proxy), sessions (their names)   |
+| hello  | secret or platform                         | pid, version (of the code), sessions (names of those of     |
+|        |                                            | this platform), port (of the explicit proxy), ca (PEM)      |
 | open   | name, session (see `sessions.Session`)     | {}; the same name again replaces rules and credentials      |
+| told   |                                            | {}; every session there is has been opened                  |
+| took   | batch                                      | {}; its notes are the platform's now                        |
 | listen | name, kinds; descriptors in the same order | {}; listeners of one sandbox: explicit, transparent, dns    |
 | lend   | name                                       | kinds; descriptors of its listeners in the same order       |
 | close  | name                                       | {}; also closes its listeners and connections               |
-| keep   | names                                      | {}; closes all others                                       |
 | stats  |                                            | sessions, connections, descriptors, rss_kb                  |
 """
 
@@ -25,7 +28,7 @@ import socket
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 SOCKET: Final = "control.sock"
 SECRET: Final = "control.secret"
@@ -42,8 +45,62 @@ class ControlError(Exception):
     """The other side is gone, or does not keep to the protocol."""
 
 
+class Frames(Protocol):
+    """One end of a control connection, whatever carries it."""
+
+    async def send(self, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Send one frame. Raises ControlError."""
+        ...
+
+    async def receive(self) -> tuple[dict[str, Any], list[int]]:
+        """The next frame and the descriptors that came with it. Raises ControlError."""
+        ...
+
+    def drop(self) -> None:
+        """Break the connection, so that whoever waits to receive is told."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class StreamChannel:
+    """One end of a control connection over TCP."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._sending = asyncio.Lock()
+        _find_out_soon(writer.get_extra_info("socket"))
+
+    async def send(self, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
+        if descriptors:
+            raise ControlError("descriptors do not travel over a network")
+        try:
+            async with asyncio.timeout(SEND_SECONDS), self._sending:
+                self._writer.write(_frame(message))
+                await self._writer.drain()
+        except (OSError, TimeoutError, RuntimeError) as error:
+            raise _broken(error or "too slow") from error
+
+    async def receive(self) -> tuple[dict[str, Any], list[int]]:
+        try:
+            (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
+            _check_length(length)
+            return _message(await self._reader.readexactly(length)), []
+        except asyncio.IncompleteReadError as error:
+            raise ControlError("the control connection was closed") from error
+        except OSError as error:
+            raise _broken(error) from error
+
+    def drop(self) -> None:
+        self._writer.transport.abort()
+
+    def close(self) -> None:
+        self._writer.transport.abort()
+
+
 class Channel:
-    """One end of the control connection."""
+    """One end of a control connection over a Unix socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -60,11 +117,9 @@ class Channel:
         return int(struct.unpack("3i", credentials)[1])
 
     async def send(self, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
-        """Send one frame. Raises ControlError."""
         if descriptors:
             message = {**message, "descriptors": len(descriptors)}
-        data = json.dumps(message, separators=(",", ":")).encode()
-        data = _LENGTH.pack(len(data)) + data
+        data = _frame(message)
         try:
             async with asyncio.timeout(SEND_SECONDS), self._sending:
                 if descriptors:
@@ -72,7 +127,7 @@ class Channel:
                     data = data[sent:]
                 await self._loop.sock_sendall(self._socket, data)
         except (OSError, TimeoutError) as error:
-            raise ControlError(f"the control connection is broken: {error or 'too slow'}") from error
+            raise _broken(error or "too slow") from error
 
     async def _send_with(self, data: bytes, descriptors: Sequence[int]) -> int:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
@@ -83,21 +138,14 @@ class Channel:
                 await self._ready(self._loop.add_writer, self._loop.remove_writer)
 
     async def receive(self) -> tuple[dict[str, Any], list[int]]:
-        """The next frame and the descriptors that came with it. Raises ControlError."""
         while True:
             if len(self._buffer) >= _LENGTH.size:
                 (length,) = _LENGTH.unpack_from(self._buffer)
-                if length > MAX_FRAME:
-                    raise ControlError("a frame that is too large")
+                _check_length(length)
                 end = _LENGTH.size + length
                 if len(self._buffer) >= end:
-                    try:
-                        message = json.loads(self._buffer[_LENGTH.size : end])
-                    except ValueError as error:
-                        raise ControlError("a frame that is no JSON") from error
+                    message = _message(self._buffer[_LENGTH.size : end])
                     del self._buffer[:end]
-                    if not isinstance(message, dict):
-                        raise ControlError("a frame that is no object")
                     # What was read with it may belong to the next one.
                     count = message.get("descriptors", 0)
                     if not isinstance(count, int) or not 0 <= count <= len(self._descriptors):
@@ -116,7 +164,7 @@ class Channel:
             except BlockingIOError:
                 await self._ready(self._loop.add_reader, self._loop.remove_reader)
             except OSError as error:
-                raise ControlError(f"the control connection is broken: {error}") from error
+                raise _broken(error) from error
         self._descriptors += descriptors
         if not data:
             raise ControlError("the control connection was closed")
@@ -131,11 +179,50 @@ class Channel:
             with contextlib.suppress(OSError, ValueError):
                 remove(self._socket.fileno())
 
+    def drop(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors.clear()
+        if (number := self._socket.fileno()) >= 0:  # which may be another socket's soon
+            self._loop.remove_reader(number)
+            self._loop.remove_writer(number)
         self._socket.close()
+
+
+def _frame(message: Mapping[str, Any]) -> bytes:
+    data = json.dumps(message, separators=(",", ":")).encode()
+    return _LENGTH.pack(len(data)) + data
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_FRAME:
+        raise ControlError("a frame that is too large")
+
+
+def _message(data: bytes | bytearray) -> dict[str, Any]:
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ControlError("a frame that is no JSON") from error
+    if not isinstance(message, dict):
+        raise ControlError("a frame that is no object")
+    return message
+
+
+def _broken(why: object) -> ControlError:
+    return ControlError(f"the control connection is broken: {why}")
+
+
+def _find_out_soon(sock: Any) -> None:
+    """Let the system tell within half a minute that the other machine is gone."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, seconds in ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3)):
+        sock.setsockopt(socket.IPPROTO_TCP, option, seconds)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000)
 
 
 def _done(ready: "asyncio.Future[None]") -> None:

@@ -10,6 +10,7 @@ from typing import Final
 from backend.domain import stubs
 from backend.domain.stubs import LONGEST, PATTERN, PREFIX, Needles, Replacer
 from backend.vault.bodies import Body, BodyError, Coding, Filtered, Fitted, Whole, deflated, inflated
+from backend.vault.frames import Frames
 from backend.vault.http2_client import Http2Pool
 from backend.vault.limits import WHOLE_BODY
 from backend.vault.link import Closed
@@ -76,6 +77,9 @@ class Exchange:
         try:
             await self._swap(request, scope, seen)
             response = await self._send(request)
+            if response.upgraded is not None and (session.held or session.backward):
+                response.forth = Frames(lambda text: self._text_frame(request, text)).feed
+                response.back = Frames(self._frame_back).feed
             return await self._restored(request, response, seen)
         except Refused as refused:
             return self.blocked(request, str(refused))
@@ -120,6 +124,9 @@ class Exchange:
         request.headers = headers
         if self._session.backward:
             self._ask_for_what_can_be_read(request)
+        if request.upgrade and (self._session.held or self._session.backward):
+            # Compressed frames could not be looked into.
+            request.headers = [each for each in request.headers if each[0].lower() != b"sec-websocket-extensions"]
         if request.body is not None and (scope.inside or scope.outside):
             await self._swap_body(request, scope, seen)
 
@@ -212,6 +219,20 @@ class Exchange:
             request.length = len(data)
             # What vouches for the body the client wrote is wrong for the one the server gets.
             request.headers = [each for each in request.headers if each[0].lower() not in (b"content-md5", b"digest")]
+
+    def _text_frame(self, request: Request, text: bytes) -> bytes:
+        if PREFIX not in text or self._session.closed:
+            return text
+        scope = self._session.scope(request.host, request.port, secure=request.secure)
+        encode = stubs.in_json if text.lstrip()[:1] in (b"{", b"[", b'"') else stubs.raw
+        seen = _Seen(set(), set())
+        replaced = self._text(text, scope, scope.forward(encode), seen)
+        self._tell(request, seen)
+        return replaced
+
+    def _frame_back(self, text: bytes) -> bytes:
+        needles = self._session.backward
+        return Replacer(needles).whole(text) if needles.within(text) else text
 
     async def _send(self, request: Request) -> Response:
         session = self._session

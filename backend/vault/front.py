@@ -17,6 +17,8 @@ from backend.vault.http2_server import Http2Server
 from backend.vault.limits import CONNECTIONS, HANDSHAKE_SECONDS
 from backend.vault.link import Closed, Link, tunnel
 from backend.vault.sessions import BLOCKED, Session, Sessions
+from backend.vault.strangers import SECONDS as STRANGER_SECONDS
+from backend.vault.strangers import Strangers
 from backend.vault.upstream import Refused, Unreachable, Upstreams
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,9 @@ class Vault:
         self.sessions = sessions
         self.upstreams = upstreams
         self.http2 = Http2Pool(upstreams)
-        self.ca: bytes = b""
+        self.ca = authority.pem
+        self.strangers: Strangers | None = None
+        """Of a proxy that anybody may connect to."""
 
 
 class Front(Link):
@@ -52,26 +56,49 @@ class Front(Link):
         self.task: asyncio.Task[None] | None = None
         self.busy = False
         """Whether an answer is awaited, so that the client's end means it wants it no more."""
+        self.address = ""
+        """Where it comes from, on a proxy that anybody may connect to."""
+        self._stranger: asyncio.TimerHandle | None = None
 
     def connected(self) -> None:
         if sock := self.socket:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.session is not None and not self.join(self.session):
+        if not (self._enter() if self.session is None else self.join(self.session)):
             self.abort()
             return
         self.task = asyncio.ensure_future(self._run())
+
+    def _enter(self) -> bool:
+        """Come as a stranger, where they are counted."""
+        if self._vault.strangers is None:
+            return True
+        assert self._transport is not None
+        self.address = str((self._transport.get_extra_info("peername") or ("",))[0])
+        if not self._vault.strangers.enter(self.address):
+            return False
+        self._stranger = self._loop.call_later(STRANGER_SECONDS, self.abort)
+        return True
+
+    def _leave(self) -> None:
+        """Be a stranger no more."""
+        if self._stranger is not None and self._vault.strangers is not None:
+            self._stranger.cancel()
+            self._stranger = None
+            self._vault.strangers.leave(self.address)
 
     def join(self, session: Session) -> bool:
         """Belong to a session; False when it has too many connections already, or has ended."""
         if session.closed or len(session.connections) >= CONNECTIONS:
             return False
+        self._leave()
         self.session = session
         session.connections.add(self)
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
+        self._leave()
         if self.session is not None:
             self.session.connections.discard(self)
         if self.task is not None:

@@ -15,7 +15,7 @@ from backend.vault.exchange import Exchange, refusal
 from backend.vault.heads import RequestHead
 from backend.vault.limits import BODY_SECONDS, HEAD_BYTES, HEAD_SECONDS, IDLE_SECONDS, WHOLE_BODY
 from backend.vault.link import Closed, Link, tunnel
-from backend.vault.messages import Headers, Request, Response, Unfit, end_to_end, head, index, size, value
+from backend.vault.messages import Request, Response, Unfit, end_to_end, head, index, size, value
 from backend.vault.sessions import BLOCKED, Session
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class Http1Server:
         target = given.target
         if target.startswith(b"/"):
             return self._to_ourselves(given)
-        session = self._authorized(given.headers)
+        session = self._authorized(given)
         scheme, _, rest = target.partition(b"://")
         place, slash, path = rest.partition(b"/")
         place, question, query = place.partition(b"?")  # "http://host?query" has no path
@@ -275,18 +275,34 @@ class Http1Server:
             session.note(BLOCKED, given.method.decode("ascii"), host, port, path.decode("latin-1"), rule)
             raise Refusing(refusal(403, "host-mismatch", rule, host))
 
-    def _authorized(self, headers: Headers) -> Session:
+    def _authorized(self, given: RequestHead) -> Session:
         if self._session is not None:
             return self._session
-        given = value(headers, b"proxy-authorization")
-        session = self._vault.sessions.authorized(given) if given else None
+        shown = value(given.headers, b"proxy-authorization")
+        session = self._vault.sessions.authorized(shown) if shown else None
         if session is None or (self._link.session not in (None, session)):
             response = refusal(407, "proxy-authorization", "the vault does not know this sandbox")
             response.headers.append((b"Proxy-Authenticate", b'Basic realm="vault"'))
+            if shown and self._vault.strangers is not None:
+                self._tell_of_wrong(given, shown)
+                response.headers.append((b"Connection", b"close"))
             raise Refusing(response)
         if self._link.session is None and not self._link.join(session):
             raise Refusing(refusal(503, "too-many-connections", "too many connections of this sandbox at a time"))
         return session
+
+    def _tell_of_wrong(self, given: RequestHead, shown: bytes) -> None:
+        """Note that somebody has tried to be a sandbox, with that one."""
+        assert self._vault.strangers is not None
+        claimed = self._vault.sessions.claimed(shown)
+        if self._vault.strangers.refused(self._link.address, claimed.name if claimed else None) and claimed:
+            place = given.target.partition(b"://")[2].partition(b"/")[0] or given.target
+            try:
+                host, port = split(place.decode("latin-1"), 80)
+            except BadHost:
+                host, port = "", 0
+            rule = f"407: a wrong credential in the name of this sandbox, from {self._link.address}"
+            claimed.note(BLOCKED, given.method.decode("ascii"), host, port, "", rule)
 
     def _to_ourselves(self, given: RequestHead) -> tuple[Session, Request]:
         """What is sent to the proxy's own address: its certificate, and requests for the LLM gateway.
@@ -312,7 +328,7 @@ class Http1Server:
     def _connect(self, given: RequestHead) -> Connect:
         if given.length is not None or given.chunked:
             raise Refusing(refusal(400, "bad-request", "CONNECT has no body"))
-        session = self._authorized(given.headers)
+        session = self._authorized(given)
         host, port = _split(given.target, None)
         if session.closed:
             raise Refusing(refusal(503, "no-rules", "the session has ended", host))
@@ -390,7 +406,7 @@ class Http1Server:
         ]
         self._link.write(head(b"HTTP/1.1 101 Switching Protocols\r\n", headers))
         self._give_back()
-        await tunnel(self._link, upstream)
+        await tunnel(self._link, upstream, response.forth, response.back)
 
     async def _linger(self) -> None:
         """Take the rest of a request that is answered already, so that the answer is not lost with a reset."""

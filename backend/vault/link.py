@@ -7,6 +7,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 
 from backend.vault.limits import BUFFER, HANDSHAKE_SECONDS, STALL_SECONDS, TUNNEL_SECONDS
 
@@ -282,16 +283,23 @@ class Link(asyncio.Protocol):
             self.close()
 
 
-async def tunnel(one: Link, other: Link) -> None:
+Change = Callable[[bytes], bytes]
+
+
+def unchanged(data: bytes) -> bytes:
+    return data
+
+
+async def tunnel(one: Link, other: Link, forth: Change = unchanged, back: Change = unchanged) -> None:
     """Pass bytes both ways until both ends have ended, or nothing was said for long."""
 
-    async def pump(source: Link, sink: Link) -> None:
+    async def pump(source: Link, sink: Link, change: Change) -> None:
         while data := await source.read(TUNNEL_SECONDS):
-            sink.write(data)
+            sink.write(change(data))
             await sink.drain()
         sink.write_eof()
 
-    pumps = [asyncio.ensure_future(pump(one, other)), asyncio.ensure_future(pump(other, one))]
+    pumps = [asyncio.ensure_future(pump(one, other, forth)), asyncio.ensure_future(pump(other, one, back))]
     try:
         await asyncio.wait(pumps, return_when=asyncio.FIRST_EXCEPTION)
     finally:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from backend.vault.bodies import Body
-from backend.vault.link import Link
+from backend.vault.link import Change, Link, unchanged
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -60,6 +60,9 @@ class Response:
     length: int | None = None
     upgraded: Link | None = None
     """The connection to go on with, after status 101."""
+    forth: Change = unchanged
+    back: Change = unchanged
+    """What becomes of bytes on it, to the server and from it."""
     close: Callable[[], None] = _nothing
     """Gives up what is not read."""
     ours: bool = False

@@ -3,6 +3,7 @@
 import base64
 import hmac
 import re
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -225,13 +226,18 @@ class Sessions:
 
     def authorized(self, value: bytes) -> Session | None:
         """Whose proxy authorization that is."""
+        session = self.claimed(value)
+        scheme, _, rest = value.partition(b" ")
+        right = (session or _NOBODY).authorized(scheme.title() + b" " + rest.strip())
+        return session if right else None
+
+    def claimed(self, value: bytes) -> Session | None:
+        """Whose proxy authorization it says that it is."""
         try:
-            name = base64.b64decode(value.partition(b" ")[2], validate=True).partition(b":")[0].decode()
+            pair = base64.b64decode(value.partition(b" ")[2].strip(), validate=True)
+            return self.by_name.get(pair.partition(b":")[0].decode())
         except ValueError:
             return None
-        session = self.by_name.get(name)
-        scheme, _, rest = value.partition(b" ")
-        return session if session is not None and session.authorized(scheme.title() + b" " + rest.strip()) else None
 
     def of_stub(self, stub: bytes) -> Session | None:
         """Whose stub that is."""
@@ -255,4 +261,11 @@ def _policy(data: Mapping[str, Any]) -> Policy:
         granted=[(str(host), int(port), str(by)) for host, port, by in data.get("granted", ())],
         reachable=frozenset((str(host), int(port)) for host, port in data.get("reachable", ())),
         gateways=frozenset((str(host), int(port)) for host, port in data.get("gateways", ())),
+        public=bool(data.get("public")),
     )
+
+
+_NOBODY: Final = Session(
+    "", {"token": secrets.token_hex(16), "policy": {"allow": [], "deny": []}, "credentials": []}, lambda: None
+)
+"""Takes as long to be no one as anybody does."""

@@ -15,6 +15,7 @@ from backend.domain.egress import Address
 from backend.vault.authority import CERTIFICATE_FILE, Authority
 from backend.vault.front import Front, Vault
 from backend.vault.sessions import Note, Session, Sessions
+from backend.vault.strangers import Strangers
 from backend.vault.upstream import Upstreams
 from tests.vault.servers import Server, Trust
 
@@ -32,7 +33,7 @@ class Box:
         self.sessions = Sessions(lambda: None)
         self.upstreams = Upstreams(self._resolve)
         self.vault = Vault(Authority.load(directory), self.sessions, self.upstreams)
-        self.vault.ca = (directory / CERTIFICATE_FILE).read_bytes()
+        self.vault.strangers = Strangers()
         self.certificate = directory / CERTIFICATE_FILE
         self.port = 0
 

@@ -49,7 +49,9 @@ class Process:
                 message, _ = await self.channel.receive()
                 if message.get("id") == self._number:
                     return message
-                self.notes += message["notes"]
+                if "notes" in message:
+                    self.notes += message["notes"]
+                    await self.channel.send({"id": 0, "do": "took", "batch": message["batch"]})
 
     async def borrowed(self, name: str) -> dict[str, socket.socket]:
         """Duplicates of the listeners of a sandbox."""
@@ -147,7 +149,7 @@ async def test_it_ends_when_nobody_needs_it_and_stays_for_who_does(vault: Proces
     code, output = await run("curl", "-sS", f"https://127.0.0.1:{local.port}/size/3", env=vault.environment("s-1"))
     assert (code, output) == (0, "012")
     assert (await vault.hello())["ok"]["sessions"] == ["s-1"]
-    await vault.ask("keep", names=[])
+    await vault.ask("close", name="s-1")
     vault.channel.close()
     assert await asyncio.to_thread(vault.process.wait, 10) == 0
 
