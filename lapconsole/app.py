@@ -25,6 +25,7 @@ from lapconsole.terminal import garbage
 from lapconsole.widgets.words import glyphs_for
 
 if TYPE_CHECKING:
+    from lapconsole.client.nodes import PlatformProblem
     from lapconsole.client.platform import Platform
     from lapconsole.connection import Connection
     from lapconsole.screens.operations import Operations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 early.imported()
 
 KEPT_PROBLEMS = 200
-WALLS_SECONDS = 30
+STATE_SECONDS = 10
 TOAST_CHARACTERS = 120
 # Which keys can be reached on which screen, by its class: most are not imported before they are opened.
 _REACH = {
@@ -48,6 +49,8 @@ _REACH = {
     "DiagnoseScreen": "Diagnose",
     "DiagnosisScreen": "All diagnoses",
     "EgressScreen": "Egress",
+    "NodesScreen": "Nodes",
+    "NodeScreen": "One node",
     "WallScreen": "Wall",
     "ChatScreen": "Chat",
 }
@@ -88,6 +91,12 @@ def _egress_screen() -> Screen[None]:
     return EgressScreen()
 
 
+def _nodes_screen() -> Screen[None]:
+    from lapconsole.screens.nodes import NodesScreen
+
+    return NodesScreen()
+
+
 class LapConsole(App[None]):
     """Paints first and connects then. Whatever happens to the link, every screen and every key keeps working."""
 
@@ -101,6 +110,7 @@ class LapConsole(App[None]):
         "pool": _pool_screen,
         "diagnosis": _diagnosis_screen,
         "egress": _egress_screen,
+        "nodes": _nodes_screen,
     }
     DEFAULT_MODE = "sessions"
 
@@ -122,7 +132,8 @@ class LapConsole(App[None]):
         self.platform: Platform | None = None
         self.problems: list[Problem] = []
         self.walls: Parts = ()  # how the sandboxes are shut in, for the line on top
-        self._walls_age = 0
+        self.amiss: tuple[PlatformProblem, ...] = ()  # what does not work on the platform
+        self._state_age = 0
         self._told_link: set[str] = set()
         if self.no_color:
             from lapconsole.widgets.colour_free import ColourFree
@@ -199,7 +210,7 @@ class LapConsole(App[None]):
         if changes.link:
             self._note_link()
             if self.model.link.current:
-                self._walls_age = WALLS_SECONDS  # with the next tick
+                self._state_age = STATE_SECONDS  # with the next tick
 
     def _note_link(self) -> None:
         """Keep each loss of the link in the error list, once for each cause it is given."""
@@ -214,23 +225,39 @@ class LapConsole(App[None]):
             self._note(f"Link to {self.label}", link.reason, advice)
 
     def _tick(self) -> None:
-        self._walls_age += 1
-        if self._walls_age >= WALLS_SECONDS and self.model.link.current and self.platform is not None:
-            self._walls_age = 0
-            self.run_worker(self._read_walls(self.platform), group="walls", exclusive=True, exit_on_error=False)
+        self._state_age += 1
+        if self._state_age >= STATE_SECONDS and self.model.link.current and self.platform is not None:
+            self._state_age = 0
+            self.run_worker(self._read_state(self.platform), group="state", exclusive=True, exit_on_error=False)
         for screen in self._in_sight():
             screen.tick()
             screen.draw_frame()
 
-    async def _read_walls(self, platform: Platform) -> None:
+    async def _read_state(self, platform: Platform) -> None:
+        """What the platform says of itself: how sandboxes are shut in, and what does not work."""
         from lapconsole.client.errors import ClientError
         from lapconsole.widgets.isolation import brief_parts
 
         try:
             self.walls = brief_parts(await platform.walls())
+            problems = await platform.problems()
         except ClientError:  # the line on top tells of a broken link
             return
+        self._note_amiss(problems)
         self._draw_frames()
+
+    def _note_amiss(self, problems: tuple[PlatformProblem, ...]) -> None:
+        """Keep each problem of the platform in the error list, with when it was over."""
+        present, now = {problem.key for problem in problems}, self.clock()
+        gone = {(problem.what, problem.since) for problem in self.amiss if problem.key not in present}
+        for place, noted in enumerate(self.problems):
+            if (noted.what, noted.at) in gone:
+                self.problems[place] = noted._replace(advice=f"It was over at {now:%H:%M:%S}Z.")
+        known = {problem.key for problem in self.amiss}
+        for problem in problems:
+            if problem.key not in known:
+                self._note(problem.what, problem.message, "", problem.since)
+        self.amiss = problems
 
     def _draw_frames(self) -> None:
         for screen in self._in_sight():
@@ -250,8 +277,8 @@ class LapConsole(App[None]):
 
     # -- what went wrong
 
-    def _note(self, what: str, why: str, advice: str) -> None:
-        self.problems.append(Problem(self.clock(), what, why, advice))
+    def _note(self, what: str, why: str, advice: str, at: datetime | None = None) -> None:
+        self.problems.append(Problem(at or self.clock(), what, why, advice))
         del self.problems[:-KEPT_PROBLEMS]
 
     def report(self, what: str, why: str, advice: str = "") -> None:
@@ -281,6 +308,15 @@ class LapConsole(App[None]):
         from lapconsole.screens.egress import EgressScreen
 
         self.push_screen(EgressScreen(session_id))
+
+    def open_node(self, name: str) -> None:
+        """Show one node and its sandboxes; "" is none, which is said."""
+        from lapconsole.screens.nodes import NodeScreen
+
+        if name:
+            self.push_screen(NodeScreen(name))
+        else:
+            self.notify("It is not known which node it is on.", severity="warning")
 
     def open_agent(self, agent_id: str) -> None:
         """Show everything of an agent."""

@@ -45,6 +45,9 @@ _USAGE = """
     lap logs <session> [-f] [--tail N] [--json]
                                     print the sandbox's log; -f goes on as it is written
     lap diagnose <session> [--json] print what the platform finds about a session
+    lap fix <session> [recreate|service|pool] [--yes] [--json]
+                                    do what mends it: what helps against the worst
+                                    finding, or what is named; asks first
     lap stop <session> [--json]     end a session and remove its sandbox
 
   <session> is an id, the start of one (4 characters or more), or a URL. Without
@@ -65,7 +68,8 @@ _USAGE = """
 
   Without any of these, a platform running on this machine is used.
   EXIT CODES  0 done, 1 failed (or the agent answered with an error), 2 wrong usage,
-              3 `lap diagnose` found something, 130 interrupted
+              3 `lap diagnose` found something, or `lap fix` nothing it can mend,
+              130 interrupted
 """
 _RESUME_USAGE = "usage: lap --resume <session_id>\n  (or the session's URL; `lap` prints both when you detach)"
 _COMMANDS = ("agents", "login", "config", "logout", "help")
@@ -344,6 +348,10 @@ def _of_sessions(arguments: tuple[str, ...]) -> int:
     current = run_loop(_account())
     if current is None:
         raise Failure(_LOGIN_FIRST)
+    if given.command == "fix":
+        from lapconsole.cli.fixing import fix
+
+        return fix(current, given)
     return run_loop(sessions.run(current, given))
 
 

@@ -33,7 +33,7 @@ def main() -> int:
 
 def run(arguments: list[str]) -> int:
     """Carry out a command line and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser(commands=bool(arguments)).parse_args(arguments)
     if options.version:
         say(f"lapconsole {version()}")
         return 0
@@ -42,7 +42,8 @@ def run(arguments: list[str]) -> int:
     return _COMMANDS[options.command](options)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, commands: bool = True) -> argparse.ArgumentParser:
+    """Without the `commands` there is only what the plain `lapconsole` has, which is to paint at once."""
     data_dir = argparse.ArgumentParser(add_help=False)
     # SUPPRESS: given before the command, the option must not be overwritten by the command's default.
     data_dir.add_argument(
@@ -66,6 +67,14 @@ def _parser() -> argparse.ArgumentParser:
     key_file_help = "read the master key from this file (else LAP_MASTER_KEY or MASTER_KEY, else you are asked)"
     parser.add_argument("--key-file", metavar="FILE", type=Path, help=key_file_help)
 
+    if commands:
+        _add_commands(parser, data_dir, key_file_help)
+    else:
+        parser.set_defaults(command=None)
+    return parser
+
+
+def _add_commands(parser: argparse.ArgumentParser, data_dir: argparse.ArgumentParser, key_file_help: str) -> None:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     up = commands.add_parser("up", parents=[data_dir], help="run the platform alone", epilog=_EXIT_CODES)
     up.add_argument("--port", metavar="N", type=_port, help="port to listen on; 0 takes any free one (default: 3000)")
@@ -85,7 +94,6 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--key-file", metavar="FILE", type=Path, help=key_file_help)
     for action, text in (("use", "make it the one `lapconsole` opens"), ("remove", "forget it")):
         actions.add_parser(action, help=text).add_argument("name")
-    return parser
 
 
 def _port(text: str) -> int:

@@ -17,6 +17,7 @@ from lapconsole.cli.account import Account
 from lapconsole.cli.report import Failure, complain, duration, say
 from lapconsole.client.chat import ASSISTANT, TEXT, TOOL, ChatMessage, transcript
 from lapconsole.client.errors import ClientError, PlatformError, Unreachable
+from lapconsole.client.fixes import CAN_BE_DONE, command_of, fixes_of
 from lapconsole.client.models import Diagnosis, Session, as_object, safe_line, safe_text, seconds_since
 from lapconsole.client.platform import Platform
 
@@ -30,6 +31,7 @@ _WORDS = {
     "messages": "Print what was said in a session.",
     "logs": "Print the log of a session's sandbox.",
     "diagnose": f"Print what the platform finds about a session; exit code {FOUND} when that is something.",
+    "fix": "Do what mends a session: what helps against the worst finding, or what is named. Asks first.",
     "stop": "Stop a session: its agent is ended and its sandbox removed.",
 }
 COMMANDS = tuple(_WORDS)
@@ -74,6 +76,11 @@ def parse(command: str, arguments: Sequence[str]) -> argparse.Namespace:
         parser.add_argument("--agent", metavar="NAME", help="only those of this agent")
     else:
         parser.add_argument("session", help="its id, the start of that, or its URL")
+    if command == "fix":
+        parser.add_argument(
+            "what", nargs="?", choices=CAN_BE_DONE, help="a new sandbox, its Service again, or a full warm pool"
+        )
+        parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     if command in ("run", "message"):
         parser.add_argument("text", nargs="*", help='what to say; from a pipe without it, or for "-"')
     if command == "logs":
@@ -100,7 +107,7 @@ async def _run(platform: Platform, current: Account, given: argparse.Namespace) 
             return await _list(platform, given.agent, everything=given.everything, as_json=given.as_json)
         case "run":
             return await _start_and_ask(platform, given)
-    session = await _session(platform, current, given.session)
+    session = await session_of(platform, current, given.session)
     match given.command:
         case "stop":
             return await _stop(platform, session, as_json=given.as_json)
@@ -120,7 +127,7 @@ async def _run(platform: Platform, current: Account, given: argparse.Namespace) 
             return await _diagnose(platform, session, as_json=given.as_json)
 
 
-async def _session(platform: Platform, current: Account, wanted: str) -> Session:
+async def session_of(platform: Platform, current: Account, wanted: str) -> Session:
     """The session of an id, of the start of one, or of a URL of this platform; raises Failure."""
     from lapconsole.cli.lap import session_of_url
 
@@ -320,7 +327,11 @@ def _findings(session: Session, diagnosis: Diagnosis) -> list[str]:
     lines = [f"session {session.id} is {session.status}{phase}"]
     if session.failure_reason:
         lines.append(f"  reason: {session.failure_reason}")
-    lines += [line for issue in diagnosis.findings for line in bringup.finding_lines(issue)]
+    for issue in diagnosis.findings:
+        lines += bringup.finding_lines(issue)
+        if command := command_of(issue):
+            lines.append(f"  run: {command}")
+        lines += [f"  run: lap fix {session.id[:8]} {fix}" for fix in fixes_of(issue) if fix in CAN_BE_DONE]
     if not diagnosis.findings:
         lines.append("no issues detected")
     logs = as_object(diagnosis.data.get("pod_logs_tail"))

@@ -47,7 +47,7 @@ _EXIT_CODE = re.compile(r"exit code (\d+)")
 _ENDINGS = frozenset({"crashed", "exited", "error"})
 
 _SEVERITIES = {"high": 0, "med": 1}
-_OF_THE_MACHINE = frozenset({"machine_busy", "node_oversubscribed"})
+_OF_THE_MACHINE = frozenset({"machine_busy", "node_oversubscribed", "node_pressure"})
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNSAFE_BUT_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -32,6 +32,7 @@ from lapconsole.client.models import (
     safe_text,
     sessions_from,
 )
+from lapconsole.client.nodes import Nodes, PlatformProblem
 from lapconsole.client.pool import Pool, PooledSandbox, PoolStats
 
 if TYPE_CHECKING:
@@ -108,6 +109,25 @@ class Platform:
             return Walls.from_json(as_object(await self._call("GET", urls.HEALTH)))
         except PlatformError:
             return Walls()
+
+    async def problems(self) -> tuple[PlatformProblem, ...]:
+        """What keeps the platform from its work, the oldest first; () also where it does not tell."""
+        try:
+            rows = _rows(await self._call("GET", urls.PROBLEMS))
+        except PlatformError as error:
+            if error.status in (404, 405):
+                return ()
+            raise
+        return tuple(one for one in map(PlatformProblem.from_json, rows) if one.message)
+
+    async def nodes(self) -> Nodes:
+        """The machines sandboxes run on. Raises Unsupported where the platform does not tell of them."""
+        try:
+            return Nodes.from_json(await self._call("GET", urls.NODES, limit=LIST_BYTES))
+        except PlatformError as error:
+            if error.status in (404, 405):
+                raise Unsupported("this platform does not tell of nodes") from None
+            raise
 
     # Agents
 
@@ -215,6 +235,20 @@ class Platform:
     async def restart_session(self, session_id: str) -> Session:
         """Give a session a new sandbox. On some platforms this returns only when it is up, minutes later."""
         return _session(await self._call("POST", urls.session(session_id, "restart"), seconds=BRING_UP_SECONDS))
+
+    async def mend_session(self, session_id: str) -> str:
+        """Have what is missing around a session's sandbox put back; what was done, in a line.
+
+        Raises Unsupported where the platform cannot.
+        """
+        try:
+            answer = as_object(await self._call("POST", urls.session(session_id, "mend"), seconds=120))
+        except PlatformError as error:
+            if error.status == 405 or (error.status == 404 and not error.message.endswith(f"{session_id} not found")):
+                raise Unsupported("this platform cannot put a Service back: recreate the session") from None
+            raise
+        did = answer.get("did")
+        return safe_line(did) if isinstance(did, str) else ""
 
     async def sandbox_logs(
         self, session_id: str, *, tail_lines: int | None = None, since_seconds: int | None = None

@@ -21,6 +21,8 @@ SKILLS = f"{_API}/skills"
 ADMIN_STATS = f"{_API}/admin/stats"
 WARM_POOL = f"{_API}/admin/warm_pool"
 DIAGNOSE = f"{_MANAGED}/diagnose"
+NODES = f"{_MANAGED}/nodes"
+PROBLEMS = f"{_API}/admin/problems"
 
 _WEBSOCKET_SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
@@ -53,8 +55,8 @@ def skill(skill_id: str, action: str | None = None) -> str:
 
 
 def session(session_id: str, action: str | None = None) -> str:
-    """One session, or one of its calls: stop, restart, messages, stream, abort, sandbox_logs, recording, diagnose,
-    interceptions, vault-keys."""
+    """One session, or one of its calls: stop, restart, mend, messages, stream, abort, sandbox_logs, recording,
+    diagnose, interceptions, vault-keys."""
     path = f"{SESSIONS}/{_segment(session_id)}"
     return f"{path}/{action}" if action else path
 

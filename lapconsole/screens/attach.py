@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from time import monotonic
 
@@ -9,6 +10,7 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from textual.app import ComposeResult
 from textual.content import Content
+from textual.events import Event
 from textual.screen import Screen
 from textual.strip import Strip
 from textual.timer import Timer
@@ -117,6 +119,10 @@ class AttachScreen(Screen[None], inherit_bindings=False):
     @property
     def _seat(self) -> Seat | None:
         return self._attachment.seat if self._attachment is not None else None
+
+    async def on_event(self, event: Event) -> None:
+        await asyncio.sleep(0)  # while it opens they come all at once, and together would hold up the link
+        await super().on_event(event)
 
     # The link
 

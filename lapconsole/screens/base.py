@@ -89,7 +89,7 @@ class ConsoleScreen(Screen[None], inherit_bindings=False):
         for line in self.query(StatusLine):
             model, triage = console.model, console.triage
             faults = triage.needing, len(triage.stuck), len(console.problems)
-            line.show(model.link, triage.calm, *faults, self.crumb, self.look, console.walls)
+            line.show(model.link, triage.calm, *faults, self.crumb, self.look, console.walls, console.amiss)
         for hint_line in self.query(HintLine):
             hint_line.show(*self.hints())
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
+from lapconsole.client.fixes import command_of
+from lapconsole.client.models import Issue
 from lapconsole.screens.base import ConsoleScreen
 from lapconsole.terminal import clipboard
 
@@ -23,3 +26,12 @@ def copy(screen: ConsoleScreen, text: str, what: str) -> None:
         driver.write(wrapped)
         app.run_worker(clipboard.into_tmux(text), group="clipboard", exit_on_error=False)
     screen.notify(f"{what} is in the clipboard ({size} bytes).", timeout=3)
+
+
+def copy_commands(screen: ConsoleScreen, issues: Iterable[Issue]) -> None:
+    """Put the command lines that the cures of these findings name into the clipboard. Nothing runs them."""
+    commands = dict.fromkeys(filter(None, map(command_of, issues)))
+    if not commands:
+        screen.notify("Nothing found here names a command to run.", severity="warning")
+    else:
+        copy(screen, "\n".join(commands), "The command" if len(commands) == 1 else f"{len(commands)} commands")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from textual import work
@@ -15,18 +15,18 @@ from textual.widgets import Static
 
 from lapconsole import keys
 from lapconsole.client.errors import ClientError, PlatformError
-from lapconsole.client.models import Diagnosis, Issue, Session
+from lapconsole.client.models import Diagnosis, Issue, Session, as_object
 from lapconsole.client.platform import Platform
 from lapconsole.live.model import Changes
 from lapconsole.screens.base import ConsoleScreen
 from lapconsole.screens.confirm import Confirm
-from lapconsole.screens.copying import copy
+from lapconsole.screens.copying import copy, copy_commands
 from lapconsole.screens.operations import next_step
 from lapconsole.widgets.fields import heading
 from lapconsole.widgets.isolation import isolation_parts
 from lapconsole.widgets.parts import Part, Parts, plain, wrap_parts
 from lapconsole.widgets.phase_bar import phase_parts, status_parts
-from lapconsole.widgets.report import facts_lines, findings_lines, log_lines
+from lapconsole.widgets.report import facts_lines, findings_lines, hints_first, log_lines
 from lapconsole.widgets.sheet import Sheet
 from lapconsole.widgets.words import age, clean
 
@@ -55,9 +55,11 @@ class DiagnoseScreen(ConsoleScreen):
     BINDINGS = keys.bindings("diagnose")
     HINTS = (
         "diagnose.restart",
-        "diagnose.delete",
+        "diagnose.mend",
+        "diagnose.command",
         "diagnose.attach",
         "diagnose.log",
+        "diagnose.delete",
         "diagnose.copy",
         "diagnose.reload",
         "diagnose.back",
@@ -66,6 +68,8 @@ class DiagnoseScreen(ConsoleScreen):
         "diagnose.session",
         "diagnose.edit",
         "diagnose.egress",
+        "diagnose.nodes",
+        "diagnose.new",
         "diagnose.top_up",
         "diagnose.flush",
         "diagnose.copy_json",
@@ -221,7 +225,7 @@ class DiagnoseScreen(ConsoleScreen):
         return [] if self._diagnosis is None else log_lines(self._diagnosis, width)
 
     def hints(self) -> tuple[Sequence[str], str]:
-        return self.HINTS, ""
+        return hints_first("diagnose", self.HINTS, self.findings), ""
 
     # -- actions
 
@@ -253,7 +257,20 @@ class DiagnoseScreen(ConsoleScreen):
         self.console.open_session(self._session.id)
 
     def action_restart(self) -> None:
-        self.console.operations.restart(self._session)
+        self.console.operations.recreate(self._session)
+
+    def action_mend(self) -> None:
+        self.console.operations.mend(self._session, self._read_soon)
+
+    def action_command(self) -> None:
+        copy_commands(self, self.findings)
+
+    def action_nodes(self) -> None:
+        node = as_object(self._diagnosis.data.get("node")) if self._diagnosis else {}
+        self.console.open_node(str(node.get("name") or ""))
+
+    def action_new(self) -> None:
+        self.console.operations.new_session(self._session.agent_id)
 
     def action_delete(self) -> None:
         self.console.operations.delete(self._session)
@@ -268,11 +285,7 @@ class DiagnoseScreen(ConsoleScreen):
         self.console.open_egress(self._session.id)
 
     def action_top_up(self) -> None:
-        effects = (
-            "Sandboxes are set up in advance, as many as the pool's size says, for agents used lately.",
-            "They take memory and processors of the platform while they wait. Nothing that runs is touched.",
-        )
-        self._ask("Fill the warm pool now?", effects, "Fill the warm pool", lambda platform: platform.top_up_pool())
+        self.console.operations.top_up_pool(self._session, self._read_soon)
 
     def action_flush(self) -> None:
         agent_id, name = self._session.agent_id, self._session.agent_name or self._session.agent_id[:8]
@@ -281,20 +294,19 @@ class DiagnoseScreen(ConsoleScreen):
             "Until those are ready, its new sessions start cold. Running sessions are not touched.",
         )
         what = f"Replace the warm sandboxes of {name}"
-        self._ask(f"{what}?", effects, what, lambda platform: platform.flush_pool(agent_id))
 
-    def _ask(
-        self, title: str, effects: Sequence[str], what: str, call: Callable[[Platform], Awaitable[object]]
-    ) -> None:
         async def done(platform: Platform) -> None:
-            await call(platform)
-            self._read(SETTLE_SECONDS)
+            await platform.flush_pool(agent_id)
+            self._read_soon()
 
         def answered(yes: bool | None) -> None:
             if yes:
                 self.console.operations.perform(what, done)
 
-        self.app.push_screen(Confirm(title, effects, place=self.console.label), answered)
+        self.app.push_screen(Confirm(f"{what}?", effects, place=self.console.label), answered)
+
+    def _read_soon(self) -> None:
+        self._read(SETTLE_SECONDS)
 
     def action_back(self) -> None:
         self.dismiss(None)

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 from lapconsole import keys
 from lapconsole.client.diagnosis import Examined, Fleet
-from lapconsole.client.models import Event, Issue
+from lapconsole.client.fixes import fixes_of
+from lapconsole.client.models import Event, Issue, Session
 from lapconsole.client.platform import Platform
 from lapconsole.live.model import Changes
 from lapconsole.live.views import Key, View
-from lapconsole.screens.copying import copy
+from lapconsole.screens.copying import copy, copy_commands
 from lapconsole.screens.room import FactsRoom
 from lapconsole.widgets.columns import Column
 from lapconsole.widgets.findings import finding_lines, mark, severity_words, short_words
 from lapconsole.widgets.parts import Look, Part, Parts
+from lapconsole.widgets.report import KEYS, hints_first
 from lapconsole.widgets.table import Table
 from lapconsole.widgets.words import clean, plural
 
@@ -69,9 +71,15 @@ class DiagnosisScreen(FactsRoom[Found]):
     BINDINGS = keys.bindings("diagnosis", "room", "list")
     HINTS = (
         "table.open",
+        "diagnosis.restart",
+        "diagnosis.mend",
+        "diagnosis.command",
         "diagnosis.session",
         "list.filter",
         "room.reload",
+        "diagnosis.delete",
+        "diagnosis.top_up",
+        "diagnosis.nodes",
         "diagnosis.copy",
         "table.sort",
         "app.help",
@@ -119,6 +127,7 @@ class DiagnosisScreen(FactsRoom[Found]):
             # The first answer counts more than what was known before; later ones leave rows in their place.
             self._settled = True
             self.table.action_settle()
+            self.table.action_first()
 
     def heard(self, event: Event) -> None:
         # What the platform notes of a session comes with the session.
@@ -206,8 +215,17 @@ class DiagnosisScreen(FactsRoom[Found]):
             if other != one.issue:
                 glyph, tone = mark(other, look)
                 lines.append(((f"also {glyph} {short_words(other)}", tone),))
+        cures = [f"diagnosis.{KEYS.get(fix, fix)}" for fix in fixes_of(one.issue)]
+        shown = [keys.BY_ID[action] for action in cures if action in keys.BY_ID]
+        parts = [part for cure in shown for part in ((first(cure.id), "key"), (f" {cure.hint}   ", "muted"))]
         keys_line = ((first("table.open"), "key"), (" why, and what to do   ", "muted"))
-        return [*lines, (), (*keys_line, (first("diagnosis.session"), "key"), (" its page", "muted"))]
+        ways: Parts = (*keys_line, (first("diagnosis.session"), "key"), (" its page", "muted"))
+        return [*lines, (), *([tuple(parts)] if parts else []), ways]
+
+    def hints(self) -> tuple[Sequence[str], str]:
+        hints, note = super().hints()
+        first, *rest = hints
+        return [first, *hints_first("diagnosis", rest, [self.found.issue] if self.found else [])], note
 
     def nothing_words(self) -> tuple[str, ...]:
         return ("Nothing is wrong with any session.",)
@@ -221,6 +239,30 @@ class DiagnosisScreen(FactsRoom[Found]):
     def action_session(self) -> None:
         if self.found is not None:
             self.console.open_session(self.found.of.session_id)
+
+    @property
+    def _chosen(self) -> Session | None:
+        """The session of the finding under the cursor."""
+        return self.console.model.sessions.get(self.found.of.session_id) if self.found is not None else None
+
+    def action_restart(self) -> None:
+        self.console.operations.recreate(self._chosen)
+
+    def action_mend(self) -> None:
+        self.console.operations.mend(self._chosen, self.load)
+
+    def action_delete(self) -> None:
+        self.console.operations.delete(self._chosen)
+
+    def action_top_up(self) -> None:
+        if (session := self._chosen) is not None:
+            self.console.operations.top_up_pool(session, self.load)
+
+    def action_command(self) -> None:
+        copy_commands(self, [self.found.issue] if self.found is not None else [])
+
+    async def action_nodes(self) -> None:
+        await self.console.action_view("nodes")
 
     def action_copy(self) -> None:
         entities = self.collection.entities

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
+from lapconsole.client import fixes
 from lapconsole.client.errors import ClientError, PlatformError, Unreachable
 from lapconsole.client.models import Agent, Session
 from lapconsole.screens.confirm import Confirm
@@ -84,6 +85,50 @@ class Operations:
         self._ask(
             f"Restart {name}?", effects, "", f"Restart {name}", lambda platform: platform.restart_session(session.id)
         )
+
+    def recreate(self, session: Session | None) -> None:
+        """Give the session a new sandbox, also one that hangs while it comes up, after asking."""
+        if session is not None:
+            name, effects = _name(session), fixes.effects_of(fixes.RECREATE, session)
+            self._ask(
+                f"Recreate {name}?",
+                effects,
+                "",
+                f"Recreate {name}",
+                lambda platform: fixes.recreate(platform, session),
+            )
+
+    def mend(self, session: Session | None, then: Callable[[], None] = lambda: None) -> None:
+        """Put back what is missing around the session's sandbox, such as its Service, after asking.
+
+        `then` is called when that was done, here and below.
+        """
+        if session is None:
+            return
+        if session.ended:
+            self._say(f"It is {session.status} and has no sandbox to mend; recreate it.")
+            return
+        name = _name(session)
+        effects = fixes.effects_of(fixes.SERVICE, session)
+
+        async def call(platform: Platform) -> None:
+            if did := await platform.mend_session(session.id):
+                self._console.notify(did, timeout=8, markup=False)
+            then()
+
+        refused = "If it stays unwell, recreate the session."
+        self._ask(f"Recreate the Service of {name}?", effects, "", f"Mend {name}", call, refused)
+
+    def top_up_pool(self, session: Session, then: Callable[[], None] = lambda: None) -> None:
+        """Fill the warm pool, which was found empty for this session's agent, after asking."""
+
+        async def call(platform: Platform) -> None:
+            begun = await platform.top_up_pool()
+            self._console.notify(f"{begun} sandbox{'es' * (begun != 1)} begun." if begun else "Nothing to add.")
+            then()
+
+        effects = fixes.effects_of(fixes.POOL, session)
+        self._ask("Fill the warm pool now?", effects, "", "Fill the warm pool", call, refused="")
 
     def stop(self, session: Session | None) -> None:
         """End the session, after asking."""
@@ -173,18 +218,19 @@ class Operations:
         typed: str,
         what: str,
         call: Callable[[Platform], Awaitable[object]],
+        refused: str | None = None,
     ) -> None:
         def answered(yes: bool | None) -> None:
             if yes:
-                self.perform(what, call)
+                self.perform(what, call, refused)
 
         self._console.push_screen(Confirm(title, effects, place=self._console.label, typed=typed), answered)
 
-    def perform(self, what: str, call: Callable[[Platform], Awaitable[object]]) -> None:
-        """Do it in the background, and say how it went."""
-        self._console.run_worker(self._perform(what, call), group="operations", exit_on_error=False)
+    def perform(self, what: str, call: Callable[[Platform], Awaitable[object]], refused: str | None = None) -> None:
+        """Do it in the background, and say how it went. `refused` is the advice where the state of things forbids."""
+        self._console.run_worker(self._perform(what, call, refused), group="operations", exit_on_error=False)
 
-    async def _perform(self, what: str, call: Callable[[Platform], Awaitable[object]]) -> None:
+    async def _perform(self, what: str, call: Callable[[Platform], Awaitable[object]], refused: str | None) -> None:
         console = self._console
         if console.platform is None:
             console.report(what, "there is no connection yet", "Try again when the top line says live.")
@@ -193,7 +239,8 @@ class Operations:
         try:
             await call(console.platform)
         except ClientError as error:
-            console.report(what, str(error), next_step(error))
+            conflict = isinstance(error, PlatformError) and error.status == 409
+            console.report(what, str(error), refused if conflict and refused is not None else next_step(error))
         else:
             console.notify(f"{what}: done.", timeout=3)
 

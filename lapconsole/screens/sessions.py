@@ -89,6 +89,7 @@ class SessionsScreen(ListScreen):
         "app.pool",
         "app.diagnosis",
         "app.egress",
+        "app.nodes",
         "app.help",
         "app.quit",
         "sessions.restart",

@@ -481,10 +481,12 @@ class TerminalView(Surface, can_focus=True):
         if data:
             self.post_message(self.Input(data))
 
-    def on_key(self, event: events.Key) -> None:
+    async def on_key(self, event: events.Key) -> None:
         # Every key ends here: none may reach a binding of the console while an agent has the keyboard.
         event.stop()
         event.prevent_default()
+        if self.mode is not Mode.LIVE:
+            await asyncio.sleep(0)  # those that come together would hold up everything else: a letter may search
         if self._due or self.mode is not Mode.LIVE:
             self._in_turn(partial(self._key, event))
         else:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
+from lapconsole.client.fixes import command_of
 from lapconsole.client.models import Issue, Session
 from lapconsole.widgets.parts import Look, Parts, wrap_parts
 from lapconsole.widgets.words import clean
@@ -29,10 +29,6 @@ _SHORT = {
     "volume_failed": "volume failed",
 }
 _SEVERITIES = {"high": ("serious", "bad"), "med": ("warning", "warn"), "info": ("note", "muted")}
-# A command ends where the sentence around it goes on.
-_COMMAND = re.compile(
-    r"kubectl (?:drain [\w.-]+(?: --[\w=-]+)*|rollout restart [\w./<>-]+|(?:describe|get|delete) \w+ [\w.<>-]+)"
-)
 
 
 def short_words(issue: Issue) -> str:
@@ -65,12 +61,6 @@ def trouble_parts(session: Session, look: Look) -> Parts:
     glyph, tone = mark(issue, look)
     more = f" +{len(session.issues) - 1}" if len(session.issues) > 1 else ""
     return ((f"{glyph} {short_words(issue)}{more}", tone), (f": {clean(issue.message)}", "plain"))
-
-
-def command_of(issue: Issue) -> str:
-    """The command line its cure names, "" for most."""
-    found = _COMMAND.search(issue.recommended_action or "")
-    return found[0] if found else ""
 
 
 def finding_lines(issue: Issue, look: Look, width: int, *, evidence: bool = True) -> list[Parts]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -12,7 +13,12 @@ from textual.widget import Widget
 
 from lapconsole.live.model import Link, LinkState
 from lapconsole.widgets.parts import Look, Part, Parts, fit_parts, one_line, plain, tone
-from lapconsole.widgets.words import clean, duration
+from lapconsole.widgets.words import age, clean, duration
+
+if TYPE_CHECKING:
+    from lapconsole.client.nodes import PlatformProblem
+
+AMISS_CHARACTERS = 32
 
 
 def environment(label: str) -> str:
@@ -71,9 +77,21 @@ def count_parts(counts: Mapping[str, int], needing: int, stuck: int, look: Look)
     return tuple(parts)
 
 
+def amiss_parts(problems: Sequence[PlatformProblem], look: Look, most: int = AMISS_CHARACTERS) -> Parts:
+    """`▲ Kubernetes does not answer 4m +1`: the oldest of what does not work on the platform; nothing of none."""
+    if not problems:
+        return ()
+    first = problems[0]
+    seconds = None if first.since is None else max(0.0, (look.now - first.since).total_seconds())
+    words = clean(first.brief)
+    words = words if len(words) <= most else f"{words[: most - 1]}{look.glyphs.ellipsis}"
+    for_long = "" if seconds is None else f" {age(seconds)}"
+    return ((f"{look.glyphs.stuck} {words}{for_long}{f' +{len(problems) - 1}' if len(problems) > 1 else ''}", "bad"),)
+
+
 class StatusLine(Widget):
     """One line at every size. Parts give way in this order: clock, that all is isolated, breadcrumb, healthy counts,
-    what is amiss with the walls, reasons, faults."""
+    what is amiss with the walls, then with the platform, reasons, faults."""
 
     def __init__(self, label: str) -> None:
         super().__init__()
@@ -92,10 +110,12 @@ class StatusLine(Widget):
         crumb: str,
         look: Look,
         walls: Parts = (),
+        problems: Sequence[PlatformProblem] = (),
     ) -> None:
         """Take over what is to be told; the line is drawn again only when it reads differently.
 
-        `walls` say how the sandboxes are shut in.
+        `walls` say how the sandboxes are shut in, `problems` what does not work on the platform: that is of now only
+        while the link is.
         """
         full, brief = link_parts(link, look), link_parts(link, look, brief=True)
         where: Parts = ((f"{crumb}  ", "strong"),) if crumb else ()
@@ -103,15 +123,21 @@ class StatusLine(Widget):
         faults = count_parts({"failed": counts.get("failed", 0)}, needing, stuck, look)
         wrong: Parts = ((f"   ! {errors}", "bad"),) if errors else ()
         clock: Parts = ((look.now.strftime("   %H:%MZ"), "muted"),)
-        shut: Parts = ((f" {look.glyphs.dot} ", "muted"), *walls) if walls else ()
-        amiss = shut if any(name != "muted" for _, name in walls) else ()
+        dot: Parts = ((f" {look.glyphs.dot} ", "muted"),)
+        trouble = amiss_parts(problems, look) if link.current else ()
+        cut = amiss_parts(problems, look, AMISS_CHARACTERS // 2) if link.current else ()
+        broken: Parts = (*dot, *trouble) if trouble else ()
+        shut: Parts = (*broken, *dot, *walls) if walls else broken
+        amiss = shut if any(name != "muted" for _, name in walls) else broken
         variants = [
             ((*where, *full, *shut), (*told, *wrong, *clock)),
             ((*where, *full, *shut), (*told, *wrong)),
             ((*where, *full, *amiss), (*told, *wrong)),
             ((*full, *amiss), (*told, *wrong)),
             ((*full, *amiss), (*faults, *wrong)),
-            (full, (*faults, *wrong)),
+            ((*full, *broken), (*faults, *wrong)),
+            (trouble or full, (*faults, *wrong)),
+            (cut or full, (*faults, *wrong)),
             (brief, (*faults, *wrong)),
             (brief, wrong),
         ]

@@ -48,6 +48,7 @@ class Script:
     agents: list[dict[str, Any]] = field(default_factory=lambda: [agent("coder")])
     readings: list[dict[str, Any] | int] = field(default_factory=lambda: [session()])
     diagnosis: dict[str, Any] | None = None
+    mended: str | None = None
     tty_status: int | None = None
     tty_close: int | None = None
     greeting: str = "hello from the agent\r\n"
@@ -127,6 +128,20 @@ def _app(script: Script) -> Starlette:
     async def stop(request: Request) -> Response:
         return refusal(request) or JSONResponse({"id": SESSION_ID, "status": "dead"})
 
+    async def restart(request: Request) -> Response:
+        return refusal(request) or JSONResponse(session("ready"))
+
+    async def mend(request: Request) -> Response:
+        refused = refusal(request)
+        if refused:
+            return refused
+        if script.mended is None:
+            return JSONResponse({"error": "nothing is missing", "code": "CONFLICT"}, 409)
+        return JSONResponse({"id": SESSION_ID, "did": script.mended})
+
+    async def top_up(request: Request) -> Response:
+        return refusal(request) or JSONResponse({"provisioned": 2})
+
     async def sandbox_logs(request: Request) -> Response:
         log = script.logs.pop(0) if len(script.logs) > 1 else script.logs[0]
         return refusal(request) or PlainTextResponse(log)
@@ -168,6 +183,9 @@ def _app(script: Script) -> Starlette:
             Route(f"{MANAGED}/sessions/{{id}}", read_session),
             Route(f"{MANAGED}/sessions/{{id}}/diagnose", diagnose),
             Route(f"{MANAGED}/sessions/{{id}}/stop", stop, methods=["POST"]),
+            Route(f"{MANAGED}/sessions/{{id}}/restart", restart, methods=["POST"]),
+            Route(f"{MANAGED}/sessions/{{id}}/mend", mend, methods=["POST"]),
+            Route("/api/v1/admin/warm_pool/top_up", top_up, methods=["POST"]),
             Route(f"{MANAGED}/sessions/{{id}}/sandbox_logs", sandbox_logs),
             Route("/api/v1/skills", list_skills),
             *script.talk.routes(),

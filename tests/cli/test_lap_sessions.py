@@ -31,7 +31,15 @@ def talking(platform: Script) -> Script:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["stop"], ["logs"], ["logs", ID, "--tail", "x"], ["sessions", "x"], ["diagnose", ID, "--bogus"], ["run"]],
+    [
+        ["stop"],
+        ["logs"],
+        ["logs", ID, "--tail", "x"],
+        ["sessions", "x"],
+        ["diagnose", ID, "--bogus"],
+        ["run"],
+        ["fix", ID, "all"],
+    ],
 )
 def test_wrong_usage_is_2(env: Env, arguments: list[str]) -> None:
     done = run(LAP, *arguments, env=env)
@@ -39,7 +47,7 @@ def test_wrong_usage_is_2(env: Env, arguments: list[str]) -> None:
     assert not done.stdout
 
 
-@pytest.mark.parametrize("command", ["sessions", "stop", "logs", "messages", "message", "run", "diagnose"])
+@pytest.mark.parametrize("command", ["sessions", "stop", "logs", "messages", "message", "run", "diagnose", "fix"])
 def test_each_command_has_help(env: Env, command: str) -> None:
     done = run(LAP, command, "--help", env=env)
     assert done.returncode == 0 and f"usage: lap {command}" in done.stdout and "--json" in done.stdout
@@ -156,13 +164,79 @@ def test_diagnose_prints_and_exits_with_what_it_found(platform: Script, env: Env
     hint = {"code": "clone_failed", "severity": "high", "message": "no branch", "evidence": ["git said: no"]}
     platform.diagnosis = {"detected_issues": [issue], "hints": [hint]}
     done = run(LAP, "diagnose", ID, env=env)
-    assert "clone_failed (high): no branch\n  > git said: no\npod_not_ready_old (med)" in done.stdout
+    fix = f"  run: lap fix {ID[:8]} recreate\n"
+    assert f"clone_failed (high): no branch\n  > git said: no\n{fix}pod_not_ready_old (med)" in done.stdout
     platform.diagnosis = {"detected_issues": [], "hints": [hint]}
     done = run(LAP, "diagnose", ID, env=env)
     assert done.returncode == 3 and "no issues" not in done.stdout
     platform.diagnosis = {"detected_issues": []}
     done = run(LAP, "diagnose", ID, env=env)
     assert done.returncode == 0 and "no issues detected" in done.stdout
+
+
+NO_SERVICE = {
+    "code": "service_missing",
+    "severity": "high",
+    "message": "no service",
+    "recommended_action": "put it back; kubectl get services -n lap shows those there are",
+}
+
+
+def test_diagnose_prints_what_mends_it(platform: Script, env: Env) -> None:
+    platform.diagnosis = {"detected_issues": [NO_SERVICE]}
+    lines = run(LAP, "diagnose", ID, env=env).stdout.splitlines()
+    assert "  run: kubectl get services -n lap" in lines
+    assert f"  run: lap fix {ID[:8]} service" in lines and f"  run: lap fix {ID[:8]} recreate" in lines
+
+
+# fix
+
+
+def test_fix_does_what_helps_against_the_worst_finding(platform: Script, env: Env) -> None:
+    platform.diagnosis = {"detected_issues": [NO_SERVICE]}
+    platform.mended = "made the Service s-1-np again"
+    done = run(LAP, "fix", ID, "--yes", env=env)
+    assert (done.returncode, done.stdout) == (0, "✓ made the Service s-1-np again\n")
+    assert "  The Service in front of its sandbox is made again, if it is missing." in done.stderr
+    assert len(platform.asked(f"POST {MANAGED}/sessions/{ID}/mend")) == 1
+    done = run(LAP, "fix", ID, "-y", "--json", env=env)
+    assert json.loads(done.stdout) == {"id": ID, "fix": "service", "did": "made the Service s-1-np again"}
+
+
+def test_fix_asks_first(platform: Script, env: Env) -> None:
+    done = run(LAP, "fix", ID, "recreate", env=env)
+    assert done.returncode == 2 and "✗ the question needs a terminal: say --yes to go on without it" in done.stderr
+    assert "all that is not pushed" in done.stderr and not platform.asked(f"POST {MANAGED}/sessions/{ID}/restart")
+    with InTerminal(LAP, "fix", ID, "recreate", env=env) as terminal:
+        terminal.expect("Go on? [y/N]")
+        terminal.type("\r")
+        assert terminal.end() == 1
+    assert not platform.asked(f"POST {MANAGED}/sessions/{ID}/restart")
+
+
+def test_fix_recreates_one_that_hangs(platform: Script, env: Env) -> None:
+    platform.readings = [session("creating", "pod_pending")]
+    done = run(LAP, "fix", ID, "recreate", "--yes", env=env)
+    assert done.returncode == 0 and f"✓ recreated session {ID}: it is ready" in done.stdout
+    calls = [request for request in platform.requests if request.startswith("POST")]
+    assert calls == [f"POST {MANAGED}/sessions/{ID}/{what}" for what in ("stop", "restart")]
+
+
+def test_fix_says_what_it_cannot(platform: Script, env: Env) -> None:
+    done = run(LAP, "fix", ID, "service", "--yes", env=env)
+    assert done.returncode == 1 and "✗ fix failed: 409 Conflict: nothing is missing" in done.stderr
+    platform.diagnosis = {"detected_issues": []}
+    done = run(LAP, "fix", ID, env=env)
+    assert (done.returncode, done.stdout) == (0, "nothing is wrong, nothing to mend\n")
+    platform.diagnosis = {"hints": [{"code": "clone_failed", "severity": "high", "message": "no branch"}]}
+    done = run(LAP, "fix", ID, "--json", env=env)
+    assert done.returncode == 3 and json.loads(done.stdout) == {"id": ID, "fix": None, "did": None}
+
+
+def test_fix_fills_the_pool(platform: Script, env: Env) -> None:
+    platform.diagnosis = {"detected_issues": [{"code": "warm_pool_empty_for_agent", "message": "empty"}]}
+    done = run(LAP, "fix", ID, "--yes", env=env)
+    assert (done.returncode, done.stdout) == (0, "✓ 2 warm sandboxes begun\n")
 
 
 def test_a_platform_without_diagnose_is_said_plainly(platform: Script, env: Env) -> None:

@@ -55,6 +55,7 @@ class ScriptedPlatform:
             "sandbox_logs": "",
             "event_log": EventPage((), None),
             "walls": Walls(),
+            "problems": (),
             **script,
         }
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []

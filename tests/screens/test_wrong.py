@@ -12,6 +12,7 @@ from textual.pilot import Pilot
 from lapconsole.app import LapConsole
 from lapconsole.client.egress import Switch, Walls
 from lapconsole.client.errors import PlatformError, Unreachable, Unsupported
+from lapconsole.client.fixes import command_of
 from lapconsole.client.models import Event
 from lapconsole.live.model import Link, LinkState
 from lapconsole.screens.confirm import Confirm
@@ -21,7 +22,7 @@ from lapconsole.screens.egress import EgressScreen
 from lapconsole.screens.session import SessionScreen
 from lapconsole.screens.triage import Triage
 from lapconsole.terminal import clipboard
-from lapconsole.widgets.findings import command_of, short_words
+from lapconsole.widgets.findings import short_words
 from tests.screens.scene import NOW, PAYMENTS, Clock, ScriptedPlatform, ago, session
 from tests.screens.test_screens import sheet, top_line, until
 from tests.screens.wrong import (
@@ -198,14 +199,15 @@ async def test_strange_answers_are_shown_as_far_as_they_go() -> None:
 @pytest.mark.parametrize(
     ("key", "title", "sent"),
     [
-        ("R", "Restart payments-api", ("restart_session", (rows()[4].id,))),
+        ("R", "Recreate payments-api", ("restart_session", (rows()[4].id,))),
         ("D", "Delete payments-api", ("delete_session", (rows()[4].id,))),
+        ("m", "Recreate the Service of payments-api", ("mend_session", (rows()[4].id,))),
         ("u", "Fill the warm pool now", ("top_up_pool", ())),
         ("F", "Replace the warm sandboxes of payments-api", ("flush_pool", (PAYMENTS.id,))),
     ],
 )
 async def test_each_cure_asks_and_does_nothing_without_a_yes(key: str, title: str, sent: Any) -> None:
-    app = with_trouble(diagnose=OF_SILENT, restart_session=rows()[4])
+    app = with_trouble(diagnose=OF_SILENT, restart_session=rows()[4], top_up_pool=1)
     async with app.run_test(size=SIZE) as pilot:
         await in_diagnose(app, pilot)
         for answer in ("enter", "y"):
