@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,8 @@ from backend.services.harness_client import HarnessClient, HarnessState, Harness
 logger = logging.getLogger(__name__)
 
 PROBE_INTERVAL = 0.25
+LONGEST_INTERVAL = 1.0
+"""Seconds between looks at a sandbox that has been pending for a while: hundreds may be, when a cluster is full."""
 DETAIL_SECONDS = 1.0
 LOG_LINES_IN_REASON = 12
 BEFORE_RUNNING = ("creating_sandbox", "pod_pending")
@@ -175,8 +177,9 @@ class BringUp:
 
     async def _set_up(self, sandbox: Sandbox) -> None:
         async with self._in_phase("pod_pending") as deadline, self._noting_what_it_waits_for(deadline):
+            intervals = _intervals(LONGEST_INTERVAL)
             while await self._driver.state(sandbox.name) is SandboxState.PENDING:
-                await asyncio.sleep(PROBE_INTERVAL)
+                await asyncio.sleep(next(intervals))
         await self._enter("pod_running")
         if self._hand_over.get("files"):
             # The files travel in the hand-over and are written before the agent starts; the phase says they are next.
@@ -267,8 +270,8 @@ class BringUp:
         """Tell what keeps the sandbox; the phase's time stands still while whoever runs sandboxes is away."""
         loop = asyncio.get_running_loop()
         limit = self._limit(self._phase)
-        while True:
-            await asyncio.sleep(PROBE_INTERVAL)
+        for interval in _intervals(min(LONGEST_INTERVAL, limit / 4)):
+            await asyncio.sleep(interval)
             if self._driver.away():
                 deadline.reschedule(loop.time() + limit)
             await self._note_detail(await self._driver.waiting_for(self._launch.sandbox_name))
@@ -296,6 +299,14 @@ class BringUp:
     async def _last_words(self) -> str:
         log = await self._driver.logs(self._launch.sandbox_name, LOG_LINES_IN_REASON)
         return f"Last lines of its log:\n{log.strip()}" if log.strip() else "Its log is empty."
+
+
+def _intervals(longest: float) -> Iterator[float]:
+    """Seconds until each next look: a fifth of the time so far, as most is over soon."""
+    interval = min(PROBE_INTERVAL, longest)
+    while True:
+        yield interval
+        interval = min(interval * 1.2, longest)
 
 
 def _local_repository(hand_over: Mapping[str, Any]) -> Path | None:

@@ -122,16 +122,15 @@ class LinearWork:
             logger.error("linear: a task broke", exc_info=error)
 
     async def _has_duty(self) -> bool:
-        leads = await self._leases.take(DUTY)
-        if leads and not self._leads:
+        before, self._leads = self._leads, await self._leases.take(DUTY)
+        if self._leads and not before:
             async with self._database.read() as tx:
                 self._linked = set(await store.linked_sessions(tx))
                 cut_off = await store.deliveries(tx, store.SAYING)
             for row in cut_off:
                 self._own(self._say_unless_said(row))
             self._own(self._tell_all())
-        self._leads = leads
-        return leads
+        return self._leads
 
     async def _each_time(self, woken: asyncio.Event, work: Callable[[], Awaitable[None]]) -> None:
         """Do `work` whenever it is woken, and every LOOK_SECONDS."""
@@ -406,7 +405,8 @@ class LinearWork:
         while True:
             try:
                 for event in await subscription.next(TIDY_SECONDS):
-                    if self._leads and event.session_id in self._linked and event.seq > self._told_to.get(event.session_id, 0):
+                    ours = self._leads and event.session_id in self._linked
+                    if ours and event.seq > self._told_to.get(event.session_id, 0):
                         await self._tell(event.session_id, json.loads(event.data)["session"])
             except FeedClosed:
                 return
