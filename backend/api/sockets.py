@@ -27,7 +27,13 @@ class TerminalSocket(WebSocketsSansIOProtocol):
         super().connection_made(cast(asyncio.Transport, _Impatient(patient)))
 
     def shutdown(self) -> None:
-        super().shutdown()
+        if self.handshake_complete and not self.close_sent and not self.transport.is_closing():
+            # Not closed yet: the viewer's answer comes after what it typed before it knew, which is still passed on.
+            self.stop_keepalive()
+            self.conn.send_close(1012)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+        else:
+            super().shutdown()
         asyncio.get_running_loop().call_later(SHUTDOWN_SECONDS, self.transport.abort)
 
 

@@ -27,6 +27,8 @@ TAKE_TIMEOUT = 30.0
 """For the harness to take what is typed. Meanwhile nobody would notice that the viewer is gone."""
 SEND_TIMEOUT = 10.0
 """For a viewer to take the close, and what is still before it."""
+LAST_KEYS_TIMEOUT = 1.0
+"""For a viewer to close its side, once it gets nothing any more."""
 PING_INTERVAL = 20.0
 PING_TIMEOUT = 60.0
 """The harness's pong comes after all it has sent before, which waits for the viewer."""
@@ -123,6 +125,9 @@ async def _splice(websocket: WebSocket, upstream: ClientConnection, terminal: Te
     both = (to_harness, to_viewer)
     try:
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if to_viewer.done() and not to_viewer.cancelled() and to_viewer.exception() is None and not to_viewer.result():
+            # The viewer gets nothing any more, but may have typed something before.
+            await asyncio.wait({to_harness}, timeout=LAST_KEYS_TIMEOUT)
     finally:
         for task in both:
             task.cancel()

@@ -75,8 +75,10 @@ async def open_services(settings: Settings, driver: SandboxDriver | None = None)
     `settings` have their keys. `driver` is the one they ask for unless given. Raises database.StoreError when
     the database cannot be used.
     """
+    # Else it is in the data directory, which is this process's alone.
+    shared = settings.database_url is not None
     async with AsyncExitStack() as stack:
-        database = await Database.open(settings.database_location)
+        database = await Database.open(settings.database_location, shared=shared)
         stack.push_async_callback(database.close)
         feed = EventFeed(database)
         cipher = Cipher(settings.encryption_key_value)
@@ -98,7 +100,7 @@ async def open_services(settings: Settings, driver: SandboxDriver | None = None)
         )
         metrics = Metrics(database, pool=settings.warm_pool_size > 0)
         interval = settings.reconcile_interval_seconds
-        leases = Leases(database, holder_of(settings.data_dir), shared=settings.database_url is not None)
+        leases = Leases(database, holder_of(settings.data_dir), shared=shared)
         await leases.announce()
         leases.start()
         stack.push_async_callback(leases.release)

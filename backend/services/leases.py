@@ -45,9 +45,7 @@ class Leases:
     Processes on one database should have one clock: what theirs differ by is missing from `seconds`.
     """
 
-    def __init__(
-        self, database: Database, holder: str, seconds: float = LEASE_SECONDS, *, shared: bool = True
-    ) -> None:
+    def __init__(self, database: Database, holder: str, seconds: float = LEASE_SECONDS, *, shared: bool = True) -> None:
         """Not `shared`: no other process can use the database, and turns need no leases."""
         self.holder = holder
         self.shared = shared

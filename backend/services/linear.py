@@ -405,8 +405,9 @@ class LinearWork:
         while True:
             try:
                 for event in await subscription.next(TIDY_SECONDS):
-                    ours = self._leads and event.session_id in self._linked
-                    if ours and event.seq > self._told_to.get(event.session_id, 0):
+                    if not self._leads or event.session_id not in self._linked:
+                        continue
+                    if event.seq > self._told_to.get(event.session_id, 0):
                         await self._tell(event.session_id, json.loads(event.data)["session"])
             except FeedClosed:
                 return

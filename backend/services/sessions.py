@@ -60,6 +60,10 @@ _NO_RECORDING: Final = {
     sessions.DEAD: "there is no recording of session {session_id}: it ended before anything was recorded, or the "
     "recording made room for newer ones (LAP_RECORDINGS_KEPT_MB sets how much is kept)",
 }
+_ELSEWHERE: Final = (
+    "; or the platform process that ran the session has it, on whose disk it is: ask that one, or give all processes "
+    "one `recordings` folder in their data directories"
+)
 LOST_ENV: Final = (
     "the session's own env_vars are gone: they are never stored; create a new session if the agent needs them"
 )
@@ -388,7 +392,8 @@ class SessionsService:
             await self._removed(row["task_arn"])
         file = await self._recordings.open(session_id)
         if file is None:
-            raise NotFound(_NO_RECORDING[row["status"]].format(session_id=session_id))
+            other = row["owner"] not in (None, self._leases.holder) and row["status"] == sessions.DEAD
+            raise NotFound(_NO_RECORDING[row["status"]].format(session_id=session_id) + (_ELSEWHERE if other else ""))
         stack = AsyncExitStack()
         stack.callback(file.close)
         return Download(_pieces(file), stack)

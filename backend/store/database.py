@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import (
     Connection,
@@ -42,9 +42,7 @@ from sqlalchemy.exc import DBAPIError
 from backend.store import events, migrate
 from backend.store.errors import SchemaError, StoreAway
 from backend.store.events import Event
-
-if TYPE_CHECKING:
-    from backend.store.postgres import Follower
+from backend.store.follower import Follower
 
 Row = Mapping[str, Any]
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -57,6 +55,8 @@ LOCK_TIMEOUT: Final = 10.0
 """Seconds to wait for the database when another process holds its write lock."""
 READERS: Final = 2
 """More would only wait for each other: what they do with the rows, one Python thread does at a time."""
+LOOK_SECONDS: Final = 0.5
+"""How often a file is looked at for what other processes have written."""
 CATCH_UP: Final = 200
 """Events of other processes that are read at once."""
 
@@ -145,32 +145,38 @@ class Database:
         self._follower: Follower | None = None
 
     @classmethod
-    async def open(cls, location: Location) -> "Database":
-        """Open a database, made and migrated when needed.
+    async def open(cls, location: Location, *, shared: bool = False) -> "Database":
+        """Open a database, made and migrated when needed. `shared`: others may write to the file, too.
 
         Raises one of StoreError when it cannot be used.
         """
         await asyncio.to_thread(prepare, location)
         if isinstance(location, Path):
-            return cls(_sqlite(location))
-        from backend.store import postgres
+            database = cls(_sqlite(location))
+            if not shared:
+                return database
+        else:
+            from backend.store import postgres
 
-        database = cls(postgres.engine(location, _json), readers=postgres.READERS, writers=postgres.WRITERS)
+            database = cls(postgres.engine(location, _json), readers=postgres.READERS, writers=postgres.WRITERS)
         try:
             async with database.read() as tx:
                 newest = await events.newest(tx)
         except BaseException:
             await database.close()
             raise
-        heard = (database._events_after, database._tell, database._called)
-        database._follower = postgres.Follower(location, newest, *heard)
+        heard = (newest, database._events_after, database._tell)
+        if isinstance(location, Path):
+            database._follower = Follower(*heard, LOOK_SECONDS)
+        else:
+            database._follower = postgres.Listener(location, *heard, database._called)
         database._follower.start()
         return database
 
     def on_commit(self, observer: Callable[[Sequence[Event]], None]) -> None:
         """Call `observer` with all events from now on, once and in order, soon after their commit. It must not raise.
 
-        On PostgreSQL also with those of other processes.
+        On PostgreSQL, and of a shared file, also with those of other processes.
         """
         self._observers.append(observer)
 

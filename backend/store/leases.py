@@ -46,9 +46,7 @@ async def leave(tx: Transaction, name_prefix: str, holder: str, now: str) -> Non
 
 async def left(tx: Transaction, name_prefix: str, now: str) -> set[str]:
     """The leases whose names begin so, and whose holders did not give them back in time."""
-    query = select(table.c.name).where(
-        table.c.name.startswith(name_prefix, autoescape=True), table.c.expires_at <= now
-    )
+    query = select(table.c.name).where(table.c.name.startswith(name_prefix, autoescape=True), table.c.expires_at <= now)
     return {row["name"] for row in await tx.rows(query)}
 
 

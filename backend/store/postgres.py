@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from backend.store.errors import SchemaError, StoreAway
 from backend.store.events import CHANNEL, Event
+from backend.store.follower import Follower
 
 logger = logging.getLogger(__name__)
 
@@ -86,12 +87,8 @@ def name(url: str) -> str:
     return f"{told.get('dbname', told.get('user', ''))} at {place}"
 
 
-class Follower:
-    """Tells every event that is committed by any process, once and in order.
-
-    Whoever appends to the log holds a lock until its commit (`events.store`), so numbers become visible in order and
-    a position is all there is to remember.
-    """
+class Listener(Follower):
+    """One that is told when to look."""
 
     def __init__(
         self,
@@ -101,57 +98,14 @@ class Follower:
         tell: Callable[[Sequence[Event]], None],
         called: Callable[[str], None],
     ) -> None:
-        """`read` gives the next events after a position, none at the end of the log; `called` gets words that come
-        between them.
-        """
+        """`called` gets words that come between the events."""
+        super().__init__(position, read, tell, LOOK_SECONDS)
         self._url = url
-        self._position = position
-        self._read = read
-        self._tell = tell
         self._called = called
-        self._behind = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to listen."""
-        works = (self._listen(), self._follow())
-        self._tasks = [asyncio.create_task(work, name="event log") for work in works]
-
-    async def aclose(self) -> None:
-        """End that."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def committed(self, events: Sequence[Event]) -> None:
-        """Take what this process has just committed; if others came first, it is told after them."""
-        if events[0].seq == self._position + 1:
-            self._take(events)
-        elif events[-1].seq > self._position:
-            self._behind.set()
-
-    def _take(self, events: Sequence[Event]) -> None:
-        if news := [event for event in events if event.seq > self._position]:
-            self._position = news[-1].seq
-            self._tell(news)
-
-    async def _follow(self) -> None:
-        failed = False
-        while True:
-            try:
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._behind.wait()
-            except TimeoutError:
-                pass
-            self._behind.clear()
-            try:
-                while found := await self._read(self._position):
-                    self._take(found)
-                failed = False
-            except Exception as error:
-                if not failed:
-                    logger.warning("the event log cannot be read, again every %g s: %s", LOOK_SECONDS, error)
-                failed = True
+        super().start()
+        self._tasks.append(asyncio.create_task(self._listen(), name="event log"))
 
     async def _listen(self) -> None:
         seconds, failed = BACK_OFF[0], False

@@ -197,9 +197,10 @@ class TestRecording:
 
     async def test_of_an_earlier_sandbox_stays_until_there_is_a_newer_one(self, platform: Platform) -> None:
         session = await self.recorded(platform)
-        assert (await platform.http.post(f"{SESSIONS}/{session['id']}/restart")).json()["status"] == "ready"
+        again = (await platform.http.post(f"{SESSIONS}/{session['id']}/restart")).json()
+        assert again["status"] == "ready"
         assert (self.kept(platform) / f"{session['id']}.cast").read_bytes() == CAST
-        (platform.sandboxes.root(session) / "recording.cast").write_bytes(CAST * 2)
+        (platform.sandboxes.root(again) / "recording.cast").write_bytes(CAST * 2)
         await platform.http.delete(f"{SESSIONS}/{session['id']}")
         assert (await recording(platform, session)).content == CAST * 2
 

@@ -11,14 +11,12 @@ import pytest
 
 from backend.app import create_app
 from backend.domain import clock
-from backend.domain.agents import HARNESSES
-from backend.sandboxes.kubernetes import manifests
-from backend.sandboxes.kubernetes.manifests import PodSettings
 from backend.settings import Settings
 from backend.store import agents
 from backend.store import leases as lease_store
 from backend.store import sessions as session_store
 from backend.store.database import Database
+from tests.bench.fleet import identity, populate
 from tests.kubernetes.double import Double
 from tests.rows import agent_row, session_row
 
@@ -28,10 +26,6 @@ SESSIONS, NODES, ROUNDS = 2_000, 20, 5
 LIMIT_SECONDS, ONE_SECONDS = 1.0, 0.1
 OTHER = "another process"
 """It runs the sessions, so that this one only looks at them."""
-
-
-def identity(number: int) -> tuple[str, str]:
-    return f"00000000-0000-4000-8000-{number:012x}", f"s-{number:032x}"
 
 
 async def fill(settings: Settings) -> None:
@@ -47,26 +41,6 @@ async def fill(settings: Settings) -> None:
     await database.close()
 
 
-def placed(body: dict[str, Any], double: Double) -> dict[str, Any]:
-    return {**body, "metadata": {**body["metadata"], "namespace": double.namespace}}
-
-
-async def populate(double: Double) -> None:
-    """The sandboxes of those sessions: their pods run, or their image cannot be pulled."""
-    made = PodSettings(dict.fromkeys(HARNESSES, "sandbox:1"), cpu_request="10m", memory_request="64Mi")
-    for number in range(SESSIONS):
-        session_id, name = identity(number)
-        if number % 10 == 0:
-            double.script(name, "pull-error")
-        spec = manifests.SandboxSpec(name, session_id, "a1", "claude-code", "token")
-        double.put("sandboxes", placed(manifests.sandbox(spec, made, "v1beta1"), double))
-    for sandbox in double.list("sandboxes"):
-        name = sandbox["metadata"]["name"]
-        owner = {**sandbox, "apiVersion": "agents.x-k8s.io/v1beta1", "kind": "Sandbox"}
-        double.put("services", placed(manifests.service(owner, "ClusterIP"), double))
-        await double.until("pods", name, lambda pod: bool(pod and pod["status"].get("containerStatuses")))
-
-
 async def longest_hold(done: asyncio.Event) -> float:
     """The longest that anybody had to wait for the loop."""
     longest = 0.0
@@ -79,7 +53,7 @@ async def longest_hold(done: asyncio.Event) -> float:
 
 async def test_the_whole_fleet(tmp_path: Path) -> None:
     with Double(nodes=NODES) as double:
-        await populate(double)
+        await populate(double, SESSIONS, broken_every=10)
         settings = Settings.load(
             data_dir=tmp_path,
             master_key="test-master-key",

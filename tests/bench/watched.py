@@ -54,6 +54,7 @@ def main() -> None:
     watch, path = Watch(), Path(sys.argv[1])
     signal.signal(signal.SIGUSR1, lambda *_: watch.report(path))
     sys.argv = sys.argv[2:]
+    sys.modules["uvloop"] = None  # type: ignore[assignment]  # its turns cannot be seen; asyncio's are longer
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 

@@ -56,7 +56,12 @@ class Platform:
                 return found["pid"] == self._process.pid and found["url"]
             return None
 
-        self.url: str = await until(listening, "the platform listens", seconds)
+        try:
+            self.url: str = await until(listening, "the platform listens", seconds)
+        except BaseException:
+            self._process.kill()
+            self._process.wait()
+            raise
         self.key = (self.data_dir / "master.key").read_text().strip()
         self.http = httpx.AsyncClient(
             base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=30, trust_env=False

@@ -159,3 +159,28 @@ async def test_the_platform_ends_with_a_terminal_that_is_stuck(platform: Platfor
         assert viewer.connection.close_code == 1012
     assert "Traceback" not in platform.log()
     assert "ERROR" not in platform.log()
+
+
+async def test_what_is_typed_while_the_platform_ends_arrives(platform: Platform) -> None:
+    session = await platform.ready(await platform.create_agent())
+    typed: list[str] = []
+    async with attached(session) as viewer:
+        await viewer.type("stty -echo; cat > typed\r")
+        await viewer.shows("cat > typed")
+        ending = asyncio.create_task(platform.end())
+
+        async def receive() -> None:
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    await viewer.connection.recv()
+
+        receiving = asyncio.create_task(receive())
+        with pytest.raises(ConnectionClosed):
+            while True:
+                await viewer.type(f"line {len(typed)}\r")
+                typed.append(f"line {len(typed)}")
+                await asyncio.sleep(0.002)
+        await receiving
+    assert await ending == 0
+    file = platform.sandbox(session) / "home" / "typed"
+    await until(lambda: file.read_text().splitlines() == typed, "all of it is there")

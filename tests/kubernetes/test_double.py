@@ -276,7 +276,7 @@ def test_logs_are_as_recorded(double: Double, http: httpx.Client) -> None:
     http.post(PODS, json={"metadata": {"name": "logs"}, "spec": {"containers": [{"name": "main", "image": "box:1"}]}})
     double.wait("pods", "logs", lambda pod: pod is not None and pod["status"]["phase"] == "Running")
     lines = [f"line {number}\n" for number in range(1, 10)]
-    double.call(double.cluster.age_log, NAMESPACE, "logs", lines)
+    double.age_log("logs", lines)
     for number, query in enumerate(recorded["queries"]):
         replay(http, query, f"logs.{number}")
     with http.stream("GET", f"{PODS}/logs/log", params={"follow": "true", "tailLines": "1"}) as response:

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from backend.domain import clock
 from backend.services import leases as lease_service
 from backend.services import reconciler
 from backend.services.container import Services, open_services
@@ -161,3 +163,61 @@ async def test_a_lease_that_is_held_costs_no_query(replicas: tuple[Services, Ser
             assert await leases.take("a duty")
     await leases.release()
     assert await Leases(replicas[0].database, "fourth").take("a duty")
+
+
+class TestTurns:
+    """Whose turn it is in a session, told by the database alone."""
+
+    async def enter(self, leases: Leases, session_id: str = "one") -> bool:
+        async with leases._database.begin() as tx:
+            free = await leases.enter(tx, session_id)
+        if free:
+            leases.entered(session_id)
+        return free
+
+    async def test_one_process_has_it(self, replicas: tuple[Services, Services]) -> None:
+        one, two = (Leases(each.database, name) for each, name in zip(replicas, ("x", "y"), strict=True))
+        assert sorted(await asyncio.gather(self.enter(one), self.enter(two))) == [False, True]
+        has, waits = (one, two) if await two.elsewhere("one") else (two, one)
+        assert not await waits.take_turn("one")
+        assert not await has.elsewhere("one")
+        await has.give_back("one")
+        assert await self.enter(waits)
+        assert await has.left_turns() == set()
+
+    async def test_one_that_was_left_is_not_simply_free(self, replicas: tuple[Services, Services]) -> None:
+        lost, other = Leases(replicas[0].database, "x", 0.05), Leases(replicas[1].database, "y")
+        assert await self.enter(lost)
+        await until(other.left_turns, "it is known to be left")
+        assert not await self.enter(other), "somebody has to see first what became of it"
+        assert await other.take_turn("one")
+        assert await other.left_turns() == set()
+
+    async def test_the_end_of_its_process_leaves_it(self, replicas: tuple[Services, Services]) -> None:
+        ends, other = Leases(replicas[0].database, "x"), Leases(replicas[1].database, "y")
+        assert await self.enter(ends)
+        await ends.release()
+        assert await other.left_turns() == {"one"}
+        assert not await self.enter(other)
+
+    async def test_it_is_kept_while_it_lasts(self, replicas: tuple[Services, Services]) -> None:
+        one, other = Leases(replicas[0].database, "x"), Leases(replicas[1].database, "y")
+        assert await self.enter(one)
+        then = clock.text(datetime.now(UTC) + timedelta(seconds=lease_service.LEASE_SECONDS))
+        await asyncio.sleep(0.002)  # moments are told in milliseconds
+        await one.announce()
+        async with one._database.read() as tx:
+            assert await lease_store.holder_of(tx, "turn one", then) == "x"
+        assert not await other.take_turn("one")
+        await one.release()
+
+    async def test_alone_it_costs_nothing(self, replicas: tuple[Services, Services]) -> None:
+        leases = Leases(replicas[0].database, "x", shared=False)
+        async with replicas[0].database.read() as tx:  # in which nothing could be written
+            assert await leases.enter(tx, "one")
+        leases.entered("one")
+        assert await leases.take_turn("one")
+        assert not await leases.elsewhere("one")
+        await leases.give_back("one")
+        async with replicas[0].database.read() as tx:
+            assert await lease_store.holder_of(tx, "turn one", clock.now()) is None

@@ -6,7 +6,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -280,3 +280,24 @@ async def test_a_writer_that_is_cancelled_leaves_no_lock(database: Database) -> 
         stored = await events.read(tx, after=0, limit=1000, types=["agent.updated"])
     await until(lambda: len(heard) >= len(stored), "all are heard")
     assert [event.seq for event in heard] == [event.seq for event in stored]
+
+
+async def test_what_others_write_to_a_shared_file_is_heard(tmp_path: Path) -> None:
+    path = tmp_path / "platform.db"
+    async with AsyncExitStack() as stack:
+        opened = []
+        for _ in range(2):
+            database = await Database.open(path, shared=True)
+            stack.push_async_callback(database.close)
+            opened.append(database)
+        heard: list[list[int]] = [[], []]
+        for database, seqs in zip(opened, heard, strict=True):
+            database.on_commit(lambda stored, seqs=seqs: seqs.extend(event.seq for event in stored))
+        own: list[int] = []
+        opened[0].on_own_commit(lambda stored: own.extend(event.seq for event in stored))
+        for number in range(6):
+            async with opened[number % 2].begin() as tx:
+                await events.append(tx, "agent.created", {"n": number}, agent_id="a1")
+        await until(lambda: [len(each) for each in heard] == [6, 6], "all is heard by both")
+        assert heard[0] == heard[1] == sorted(heard[0])
+        assert own == heard[0][::2]

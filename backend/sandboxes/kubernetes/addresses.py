@@ -73,7 +73,7 @@ class Addresses:
 
     def _host(self, name: str) -> str | None:
         """The address told before, while it is one of a Ready node; else that of the pod's own node, or another's."""
-        nodes = {node_name: node for node_name, node in sorted(self._view.nodes().items()) if _is_ready(node)}
+        nodes = {node_name: node for node_name, node in sorted(self._view.nodes().items()) if is_ready(node)}
         told = self._told.get(name)
         host = urlsplit(told).hostname if told else None
         if host and (not nodes or any(host in _addresses(node, _KINDS) for node in nodes.values())):
@@ -86,7 +86,8 @@ class Addresses:
         return next((found for node in nodes.values() for found in _addresses(node, _KINDS)), None)
 
 
-def _is_ready(node: Object) -> bool:
+def is_ready(node: Object) -> bool:
+    """Whether a node says so of itself."""
     conditions = (node.get("status") or {}).get("conditions") or ()
     return any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
 

@@ -246,12 +246,16 @@ class KubernetesClient:
         tail_lines: int | None = None,
         since_seconds: int | None = None,
         previous: bool = False,
+        timestamps: bool = False,
     ) -> str:
         """The log so far, its last 4 MiB at most, "" when the pod is not scheduled.
 
-        ApiError with status 400 when the container has not started, or never did before (`previous`).
+        With `timestamps` every line begins with when it was written (RFC 3339) and a space. ApiError with status 400
+        when the container has not started, or never did before (`previous`).
         """
-        query = _log_query(container, tail_lines, since_seconds) | {"limitBytes": _MAX_LOG_READ}
+        query = _log_query(container, tail_lines, timestamps) | {"limitBytes": _MAX_LOG_READ}
+        if since_seconds is not None:
+            query["sinceSeconds"] = since_seconds
         if previous:
             query["previous"] = "true"
         path = self._path(PODS, None, pod) + "/log"
@@ -267,13 +271,22 @@ class KubernetesClient:
 
     @contextlib.asynccontextmanager
     async def follow_log(
-        self, pod: str, container: str = "", *, tail_lines: int | None = None, since_seconds: int | None = None
+        self,
+        pod: str,
+        container: str = "",
+        *,
+        tail_lines: int | None = None,
+        since_time: str | None = None,
+        timestamps: bool = False,
     ) -> AsyncIterator[AsyncIterator[str]]:
         """`async with client.follow_log(...) as lines: async for line in lines`: until the container ends.
 
-        Raises Unreachable when it is cut; a silent container is silent for as long as it likes.
+        `since_time` (RFC 3339, whole seconds) leaves out what is older; `timestamps` as with `log`. Raises Unreachable
+        when it is cut; a silent container is silent for as long as it likes.
         """
-        query = _log_query(container, tail_lines, since_seconds) | {"follow": "true"}
+        query = _log_query(container, tail_lines, timestamps) | {"follow": "true"}
+        if since_time is not None:
+            query["sinceTime"] = since_time
         path = self._path(PODS, None, pod) + "/log"
         async with self._answer("GET", path, "get", "pods/log", query, stream=True) as answer:
             yield _Lines(partial(self._chunk, answer), lambda line: line.decode(errors="replace"))
@@ -505,6 +518,6 @@ def _scope(resource: Resource, namespace: str | None) -> str:
     return f"{resource.title} in all namespaces" if resource.namespaced and namespace == ALL else resource.title
 
 
-def _log_query(container: str, tail_lines: int | None, since_seconds: int | None) -> dict[str, Any]:
-    given = {"container": container or None, "tailLines": tail_lines, "sinceSeconds": since_seconds}
+def _log_query(container: str, tail_lines: int | None, timestamps: bool) -> dict[str, Any]:
+    given = {"container": container or None, "tailLines": tail_lines, "timestamps": "true" if timestamps else None}
     return {key: value for key, value in given.items() if value is not None}

@@ -8,18 +8,18 @@ from weakref import WeakValueDictionary
 
 from backend.sandboxes.contract import Inspection, Rescue, Sandbox, SandboxError, SandboxSpec, SandboxState
 from backend.sandboxes.kubernetes import fates, inspecting, making, manifests
-from backend.sandboxes.kubernetes.addresses import Addresses
+from backend.sandboxes.kubernetes.addresses import Addresses, is_ready
 from backend.sandboxes.kubernetes.client import KubernetesClient
 from backend.sandboxes.kubernetes.cluster import Cluster
 from backend.sandboxes.kubernetes.errors import ApiError, NotFound, NotServed
 from backend.sandboxes.kubernetes.image_cache import ImageCache
 from backend.sandboxes.kubernetes.lives import UNSEEN_SECONDS, Lives
+from backend.sandboxes.kubernetes.logs import Logs
 from backend.sandboxes.kubernetes.making import FIRST_DELAY, Making, Taken
 from backend.sandboxes.kubernetes.manifests import PodSettings
 
 T = TypeVar("T")
 
-MAX_TAIL: Final = 10_000
 NODES_SECONDS: Final = 15.0
 """How long it may take until a node is known to reach sandboxes at."""
 LOG_SECONDS: Final = 10.0
@@ -53,6 +53,7 @@ class KubernetesDriver:
         self.on_moved: Callable[[str, str], None] = lambda _name, _url: None
         self._lives = Lives(client, cluster)
         self._images = ImageCache(client)
+        self._logs = Logs(client, manifests.CONTAINER)
         self._addresses = Addresses(cluster, node_host, lambda name, url: self.on_moved(name, url))
         self._makings: dict[str, Making] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -118,12 +119,8 @@ class KubernetesDriver:
             return ""  # it went with its pod; another, in its place, has none of it
         try:
             async with asyncio.timeout(LOG_SECONDS):
-                return await self._client.log(
-                    pod["metadata"]["name"] if pod else name,
-                    manifests.CONTAINER,
-                    tail_lines=max(1, min(tail_lines, MAX_TAIL)),
-                    since_seconds=since_seconds or None,
-                )
+                pod_name = pod["metadata"]["name"] if pod else name
+                return await self._logs.read(name, pod_name, tail_lines, since_seconds, running=self._writing(pod))
         except TimeoutError:
             return f"(the log cannot be read: no answer within {LOG_SECONDS:g} s)"
         except ApiError as error:
@@ -176,6 +173,7 @@ class KubernetesDriver:
             for task in unfinished:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
+        await self._logs.close()
         await self._cluster.close()
         await self._client.close()
 
@@ -228,13 +226,25 @@ class KubernetesDriver:
             await making.remove(self._client, self._cluster, name)
         except SandboxError as error:  # the reconciler tries again
             logger.warning("made in vain: %s", error)
-        self._lives.forget(name)
+        self._forget(name)
 
     async def _delete(self, name: str) -> None:
         async with self._lock(name):
             await making.remove(self._client, self._cluster, name)
-            self._lives.forget(name)
+            self._forget(name)
             self._addresses.forget(name)
+
+    def _forget(self, name: str) -> None:
+        self._lives.forget(name)
+        self._logs.forget(name)
+
+    def _writing(self, pod: Mapping[str, Any] | None) -> str | None:
+        """The uid of a pod whose harness runs on a node that is heard: its log grows."""
+        if pod is None or not fates.runs(pod):
+            return None
+        node = self._cluster.node(pod["spec"].get("nodeName") or "")
+        uid: str = pod["metadata"]["uid"]
+        return uid if node is None or is_ready(node) else None
 
     def _unwant(self, name: str) -> None:
         if creating := self._makings.get(name):

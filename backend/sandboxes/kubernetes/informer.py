@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 _PROOF_SECONDS: Final = 1.0
 """A watch that lasted this long works, also when it brought nothing."""
+_AT_ONCE: Final = 16
+"""Changes that are taken in and told in one turn of the loop, about 5 ms: hundreds come together in a busy cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +186,12 @@ class Informer:
         async with watch as events:
             self._opened = time.monotonic()
             self._well()
+            count = 0
             async for event in events:
                 self._apply(event)
+                count += 1
+                if count % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
 
     def _worked(self) -> bool:
         """The watch that has just ended was a good one."""
@@ -233,11 +239,12 @@ class Informer:
             self._items = now
         self._version = version
         self._listed.set()
-        for key in before.keys() - now.keys():
-            self._tell(key, before[key], None)
-        for key, item in now.items():
-            if (old := before.get(key)) != item:
-                self._tell(key, old, item)
+        gone = [(key, before[key], None) for key in before.keys() - now.keys()]
+        new = [(key, before.get(key), item) for key, item in now.items() if before.get(key) != item]
+        for count, change in enumerate((*gone, *new), 1):
+            self._tell(*change)
+            if count % _AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def _apply(self, event: Json) -> None:
         item = event["object"]

@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,6 @@ _RETURNED = {"pods", "services"}
 """Whose deletion is answered by the object, not by a Status."""
 _PATCHES = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
 _EXPIRED = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list."  # noqa: E501
-_SNAPSHOTS = 32
 
 
 @dataclass
@@ -72,7 +70,6 @@ class Api:
     ) -> None:
         self.store, self.catalog = store, catalog
         self._cluster_ip, self._node_port = cluster_ip, node_port
-        self._snapshots: OrderedDict[tuple[str, str, int], list[Entry]] = OrderedDict()
 
     def target(self, request: Request) -> Target:
         """Raises NoSuchPath."""
@@ -109,9 +106,6 @@ class Api:
             return self._list(target, request.query)
         if target.verb == "get":
             return _object(200, self.store.entry(target.resource.plural, target.namespace, target.name), target.version)
-        if target.subresource == "eviction":
-            self.store.delete("pods", target.namespace, target.name)
-            return _status(201)
         if target.verb == "create":
             return self._create(target, request, _load(request))
         if target.verb == "update":
@@ -119,10 +113,6 @@ class Api:
         if target.verb == "patch":
             return self._patch(target, request)
         return self._delete(target, request)
-
-    def expire_lists(self) -> None:
-        """Forget what continue tokens stand for."""
-        self._snapshots.clear()
 
     # Reading
 
@@ -138,24 +128,18 @@ class Api:
         match = self._matcher(target.resource, query)
         if token := query.get("continue"):
             version, start = _read_token(token)
-            entries = self._snapshots.get((plural, target.namespace, version))
-            if entries is None and 0 < version <= 1 and not self.store.compacted:
-                entries = []
-            if entries is None and version != -1:
+            if version < 0:
+                version = self.store.version
+            if version < self.store.compacted:
                 raise errors.gone(_EXPIRED, **{"continue": _token(-1, start)})
-            if entries is None:
-                version, entries = self.store.version, self.store.entries(plural, target.namespace)
-            entries = [entry for entry in entries if _position(entry) >= start]
-        else:
-            entries = self.store.entries(plural, target.namespace)
-        entries = [entry for entry in entries if match is None or match(entry.obj)]
+        entries = self.store.entries(plural, target.namespace, version)
+        entries = [entry for entry in entries if _position(entry) >= start and (match is None or match(entry.obj))]
         meta: Object = {"resourceVersion": str(version)}
         limit = int(query.get("limit") or 0)
         if limit and len(entries) > limit:
-            meta |= {"continue": _token(version, _position(entries[limit])), "remainingItemCount": len(entries) - limit}
-            self._snapshots[plural, target.namespace, version] = entries
-            if len(self._snapshots) > _SNAPSHOTS:
-                self._snapshots.popitem(last=False)
+            meta["continue"] = _token(version, _position(entries[limit]))
+            if match is None:
+                meta["remainingItemCount"] = len(entries) - limit
             entries = entries[:limit]
         elif token:
             meta["continue"] = ""
@@ -200,8 +184,6 @@ class Api:
             if self.store.get("services", target.namespace, name) is not None:
                 raise errors.exists(resource, name)
             body = objects.new_service(body, self._cluster_ip, self._node_port)
-        elif resource.plural == "secrets":
-            body = objects.new_secret(body)
         elif "status" in resource.subresources:
             body.pop("status", None)
         entry = self.store.create(resource.plural, body, dry=request.query.get("dryRun") == "All")
@@ -248,14 +230,7 @@ class Api:
         body = json.loads(entry.json(target.version))
         if kind in ("application/merge-patch+json", "application/strategic-merge-patch+json"):
             return self._update(target, request, patches.merge(body, _load(request)))
-        if kind == "application/json-patch+json":
-            try:
-                return self._update(target, request, patches.json_patch(body, json.loads(request.body)))
-            except ValueError as error:
-                raise errors.Refused(
-                    422, "Invalid", f"the server rejected our request due to an error in our request: {error}"
-                ) from None
-        raise errors.unsupported_media(_PATCHES)
+        raise errors.unsupported_media(_PATCHES)  # JSON patches too, which nobody sends.
 
     def _delete(self, target: Target, request: Request) -> Answer:
         options = json.loads(request.body) if request.body.strip() else {}

@@ -21,7 +21,7 @@ class Cluster:
 
     def __init__(self, namespaces: Iterable[str], *, legacy: bool, claims: bool, command: Command | None) -> None:
         self.store, self.network = Store(), Network()
-        self.processes = Processes(self.store, command) if command else None
+        self.processes = Processes(command) if command else None
         for name in dict.fromkeys(("default", "kube-system", "kube-node-lease", *namespaces)):
             spec, status = {"finalizers": ["kubernetes"]}, {"phase": "Active"}
             meta = {"name": name, "labels": {"kubernetes.io/metadata.name": name}}
@@ -42,10 +42,6 @@ class Cluster:
         """Bring a pod to another outcome; one that was not to be scheduled is tried again."""
         self.kubelet.turn(self.store.entry("pods", namespace, name).obj, outcome)
         self.scheduler.retry()
-
-    def age_log(self, namespace: str, name: str, lines: list[str]) -> None:
-        """Give a simulated container these lines, one for each of the last seconds."""
-        self.kubelet.age_log(self.store.entry("pods", namespace, name).obj, lines)
 
     async def close(self) -> None:
         if self.processes is not None:

@@ -9,7 +9,7 @@ import ssl
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -145,6 +145,10 @@ class Double:
         """Watches that are open now, by resource."""
         return self.call(lambda: Counter({name: len(held) for name, held in self.server.watchers.items() if held}))
 
+    def open_logs(self) -> int:
+        """Logs that are being followed now."""
+        return self.call(lambda: len(self.server.followers))
+
     # Steering
 
     def script(self, prefix: str, outcome: str) -> None:
@@ -158,6 +162,10 @@ class Double:
     def write_log(self, name: str, text: str) -> None:
         """Let a simulated container write this."""
         self.call(lambda: self.cluster.kubelet.write_log(self._entry("pods", name), text))
+
+    def age_log(self, name: str, lines: Sequence[str]) -> None:
+        """As if a simulated container had written just these, one each second until now."""
+        self.call(lambda: self.cluster.kubelet.age_log(self._entry("pods", name), lines))
 
     def put(self, resource: str, obj: Object) -> None:
         """Create an object past all checks, in our namespace if it names none: an event, a pod of somebody else's."""

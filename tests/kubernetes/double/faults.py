@@ -26,10 +26,13 @@ class Faults:
         """End the open watches, as a proxy or a restarting server does."""
         self._call(self._double.server.cut_watches, resource)
 
+    def cut_logs(self) -> None:
+        """Break the connections of logs that are being followed."""
+        self._call(self._double.server.cut_logs)
+
     def expire(self) -> None:
         """Forget all past changes: watches end, going on from any known version answers 410, so do list tokens."""
         self._call(self._double.cluster.store.compact)
-        self._call(self._double.server.api.expire_lists)
         self.cut_watches()
 
     def bookmark(self) -> None:

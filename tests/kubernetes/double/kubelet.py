@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.kubernetes.double.events import tell
@@ -14,7 +14,6 @@ from tests.kubernetes.double.status import Identity, pod_status
 from tests.kubernetes.double.store import Change, Object, Store, now
 
 Key = tuple[str, str]
-ANNOTATION = "double/outcome"
 _LOG_LINES = 20_000
 
 
@@ -63,8 +62,6 @@ class Kubelet:
         meta = pod["metadata"]
         if meta.get("uid") in self._turned:
             return self._turned[meta["uid"]]
-        if told := (meta.get("annotations") or {}).get(ANNOTATION):
-            return str(told)
         return next((outcome for prefix, outcome in self.scripts if meta["name"].startswith(prefix)), "running")
 
     def turn(self, pod: Object, outcome: str) -> None:
@@ -84,7 +81,7 @@ class Kubelet:
         """What the container writes from now on."""
         self.pods[pod["metadata"]["uid"]].write(text)
 
-    def age_log(self, pod: Object, lines: list[str]) -> None:
+    def age_log(self, pod: Object, lines: Sequence[str]) -> None:
         """As if the container had written just these, one each second until now."""
         at = time.time()
         self.pods[pod["metadata"]["uid"]].lines = [(at - len(lines) + 0.5 + n, line) for n, line in enumerate(lines)]
@@ -187,13 +184,6 @@ class Kubelet:
 
     def _start_process(self, pod: Object, run: Pod) -> None:
         assert self._processes is not None
-        problem = self._processes.missing(pod)
-        if problem is not None:
-            waiting = {"waiting": {"reason": "CreateContainerConfigError", "message": problem}}
-            run.plan = Plan(state=waiting)
-            self._tell(pod, run.plan, Told("Warning", "Failed", f"Error: {problem}"))
-            self._put(self._current(pod), run, run.plan)
-            return
         made = plan("running", pod, run.identity.container_id)
         container = pod["spec"]["containers"][0]
         for event in made.events:

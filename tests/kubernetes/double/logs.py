@@ -100,6 +100,9 @@ def _selected(lines: list[Line], query: Query) -> list[Line]:
     if "sinceSeconds" in query:
         oldest = time.time() - int(query["sinceSeconds"])
         lines = [line for line in lines if line[0] >= oldest]
+    if "sinceTime" in query:  # The API server asks kubelets in whole seconds.
+        oldest = int(datetime.fromisoformat(query["sinceTime"]).timestamp())
+        lines = [line for line in lines if line[0] >= oldest]
     if "tailLines" in query:
         lines = lines[-int(query["tailLines"]) :] if int(query["tailLines"]) else []
     return lines

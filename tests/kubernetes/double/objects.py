@@ -1,6 +1,5 @@
-"""What the API server adds to pods, services and secrets, and how quantities read."""
+"""What the API server adds to pods and services, and how quantities read."""
 
-import base64
 import random
 import re
 from collections.abc import Callable
@@ -169,10 +168,3 @@ def new_service(obj: Object, cluster_ip: Callable[[], str], node_port: Callable[
         "ports": ports,
     }
     return {"metadata": obj["metadata"], "spec": spec, "status": {"loadBalancer": {}}}
-
-
-def new_secret(obj: Object) -> Object:
-    """A secret as it is stored: what was given as plain text is encoded."""
-    plain = {key: base64.b64encode(text.encode()).decode() for key, text in (obj.get("stringData") or {}).items()}
-    kept = {key: value for key, value in obj.items() if key != "stringData"}
-    return {"type": "Opaque", **kept, "data": {**(obj.get("data") or {}), **plain}}

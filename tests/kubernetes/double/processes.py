@@ -9,12 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from base64 import b64decode
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.kubernetes.double.outcomes import missing
-from tests.kubernetes.double.store import Object, Store
+from tests.kubernetes.double.store import Object
 
 Command = Callable[[Object, str, Path], Sequence[str]]
 """(pod, its address, its directory) -> the program and its arguments."""
@@ -32,23 +30,10 @@ def harness(pod: Object, address: str, root: Path) -> Sequence[str]:
 class Processes:
     """Starts the processes of pods, below a directory of its own that goes with `close`."""
 
-    def __init__(self, store: Store, command: Command) -> None:
-        self._store, self._command = store, command
+    def __init__(self, command: Command) -> None:
+        self._command = command
         self._folder = Path(tempfile.mkdtemp(prefix="double-pods-"))
         self._running: set[Running] = set()
-
-    def missing(self, pod: Object) -> str | None:
-        """The config map or secret without which the container cannot be made, in the kubelet's words."""
-        container, namespace = pod["spec"]["containers"][0], pod["metadata"]["namespace"]
-        for source in container.get("envFrom", ()):
-            for kind, plural in (("configMapRef", "configmaps"), ("secretRef", "secrets")):
-                if kind in source and self._store.get(plural, namespace, source[kind]["name"]) is None:
-                    return missing({"envFrom": [source]})
-        for variable in container.get("env", ()):
-            wanted = variable.get("valueFrom", {}).get("secretKeyRef")
-            if wanted and self._store.get("secrets", namespace, wanted["name"]) is None:
-                return f'secret "{wanted["name"]}" not found'
-        return None
 
     def start(self, pod: Object, address: str, ended: Callable[[int], None]) -> "Running":
         """Run the container; `ended` is called with its exit code (128 + n after signal n)."""
@@ -89,7 +74,9 @@ class Processes:
             running.kill()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
-    def _environment(self, pod: Object, address: str) -> dict[str, str]:
+    @staticmethod
+    def _environment(pod: Object, address: str) -> dict[str, str]:
+        """What the pod sets; not from secrets and config maps, which sandboxes have none of."""
         meta, result = pod["metadata"], dict[str, str]()
         fields = {
             "metadata.name": meta["name"],
@@ -98,23 +85,10 @@ class Processes:
             "spec.nodeName": pod["spec"].get("nodeName", ""),
             "status.podIP": address,
         }
-        container = pod["spec"]["containers"][0]
-        for source in container.get("envFrom", ()):
-            result |= self._secret(meta["namespace"], source.get("secretRef", {}).get("name", ""))
-        for variable in container.get("env", ()):
-            source = variable.get("valueFrom", {})
-            if "fieldRef" in source:
-                result[variable["name"]] = fields.get(source["fieldRef"]["fieldPath"], "")
-            elif "secretKeyRef" in source:
-                secret = self._secret(meta["namespace"], source["secretKeyRef"]["name"])
-                result[variable["name"]] = secret.get(source["secretKeyRef"]["key"], "")
-            else:
-                result[variable["name"]] = variable.get("value", "")
+        for variable in pod["spec"]["containers"][0].get("env", ()):
+            field = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+            result[variable["name"]] = fields[field] if field else variable.get("value", "")
         return result
-
-    def _secret(self, namespace: str, name: str) -> dict[str, str]:
-        secret = self._store.get("secrets", namespace, name) or {}
-        return {key: b64decode(value).decode() for key, value in (secret.get("data") or {}).items()}
 
 
 class Running:

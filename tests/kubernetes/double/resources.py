@@ -43,7 +43,7 @@ _EVENT_FIELDS = (
 _CORE = (
     Resource("", ("v1",), "namespaces", "Namespace", False, ("status",), ("ns",), fields=("status.phase",)),
     Resource("", ("v1",), "nodes", "Node", False, ("status",), ("no",), fields=("spec.unschedulable",)),
-    Resource("", ("v1",), "pods", "Pod", True, ("log", "status", "eviction"), ("po",), fields=_POD_FIELDS),
+    Resource("", ("v1",), "pods", "Pod", True, ("log", "status"), ("po",), fields=_POD_FIELDS),
     Resource("", ("v1",), "services", "Service", True, ("status",), ("svc",), fields=("spec.clusterIP", "spec.type")),
     Resource("", ("v1",), "events", "Event", True, (), ("ev",), fields=_EVENT_FIELDS),
     Resource("", ("v1",), "secrets", "Secret", True, fields=("type",)),
@@ -156,7 +156,7 @@ class Catalog:
                 entry["shortNames"] = list(resource.short)
             listed.append(entry)
             for name in resource.subresources:
-                verbs = {"log": ["get"], "eviction": ["create"]}.get(name, ["get", "patch", "update"])
+                verbs = ["get"] if name == "log" else ["get", "patch", "update"]
                 listed.append({**common, "name": f"{plural}/{name}", "singularName": "", "verbs": verbs})
         name = f"{group}/{version}" if group else version
         return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": listed}

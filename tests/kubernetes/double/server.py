@@ -92,6 +92,8 @@ class Server:
         self.broken: list[Exception] = []
         """What the double itself could not do."""
         self.watchers: dict[str, set[_Watcher]] = {}
+        self.followers: set[asyncio.StreamWriter] = set()
+        """Of logs that are being followed."""
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -120,6 +122,10 @@ class Server:
         for name, watchers in self.watchers.items():
             for watcher in tuple(watchers) if plural in (None, name) else ():
                 watcher.ended.set()
+
+    def cut_logs(self) -> None:
+        for writer in tuple(self.followers):
+            writer.transport.abort()
 
     def bookmark(self) -> None:
         """A bookmark for every watch that asked for them, now."""
@@ -215,12 +221,16 @@ class Server:
 
     async def _follow(self, writer: asyncio.StreamWriter, namespace: str, name: str, query: dict[str, str]) -> None:
         _start_chunks(writer, "text/plain")
-        async for text in self._logs.follow(namespace, name, query):
-            if text:
-                data = text.encode()
-                writer.write(b"%x\r\n%s\r\n" % (len(data), data))
-                await writer.drain()
-        writer.write(b"0\r\n\r\n")
+        self.followers.add(writer)
+        try:
+            async for text in self._logs.follow(namespace, name, query):
+                if text:
+                    data = text.encode()
+                    writer.write(b"%x\r\n%s\r\n" % (len(data), data))
+                    await writer.drain()
+            writer.write(b"0\r\n\r\n")
+        finally:
+            self.followers.discard(writer)
 
     async def _watch(self, watch: Watch, writer: asyncio.StreamWriter, broken: bool) -> None:
         store, plural = self.api.store, watch.resource.plural

@@ -126,9 +126,17 @@ class Store:
             raise errors.not_found(ALL[plural], name)
         return entry
 
-    def entries(self, plural: str, namespace: str = "") -> list[Entry]:
-        """Those of a namespace, or of all, in the order of their keys."""
+    def entries(self, plural: str, namespace: str = "", version: int | None = None) -> list[Entry]:
+        """Those of a namespace, or of all, in the order of their keys, as they were at a version (None: now)."""
         objects = self._objects[plural]
+        if later := self.since(plural, self.version if version is None else version):
+            objects = dict(objects)
+        for change in reversed(later):
+            key = (change.entry.meta.get("namespace", ""), change.entry.meta["name"])
+            if change.old is None:
+                del objects[key]
+            else:
+                objects[key] = change.old
         return [objects[key] for key in sorted(objects) if not namespace or key[0] == namespace]
 
     def all(self, plural: str) -> Iterator[Object]:
