@@ -44,6 +44,9 @@ REMOVAL_SECONDS: Final = 10.0
 """How long who asks for a recording waits for the end of the sandbox: only then is it kept."""
 REMOVAL_PROBE_SECONDS: Final = 0.1
 FINISH_SECONDS: Final = 10.0
+ORPHANS_AT_ONCE: Final = 4
+ORPHANS_SECONDS: Final = 10.0
+"""How long the removal of what an earlier process left may hold up the start."""
 CHUNK: Final = 256 * 1024
 
 MAX_PROMPT_VARIABLE: Final = 100_000
@@ -412,10 +415,7 @@ class SessionsService:
             rows = await session_store.active(tx)
             wanted = {row["task_arn"] for row in rows} | await warm_tasks.names(tx)
             others = await self._leases.others(tx)
-        for name in names:
-            if name not in wanted:
-                logger.info("removing sandbox %s, which no session needs", name)
-                await self.discard(name)
+        await self._remove_orphans([name for name in names if name not in wanted])
         async with self._database.read() as tx:
             recorded = await session_store.recorded(tx)
         await self._recordings.tidy(recorded)
@@ -426,6 +426,24 @@ class SessionsService:
                 await self.take_over(row)
             except Exception:  # one bad row must not keep the others from coming back
                 logger.exception("session %s could not be taken over", row["id"])
+
+    async def _remove_orphans(self, names: Sequence[str]) -> None:
+        """Remove these sandboxes, a few at a time; those that take too long for a start are the reconciler's."""
+        waiting = iter(names)
+
+        async def remove() -> None:
+            for name in waiting:
+                logger.info("removing sandbox %s, which no session needs", name)
+                try:
+                    await self.discard(name)
+                except Exception:  # it must not keep the platform from starting
+                    logger.exception("sandbox %s could not be removed", name)
+
+        try:
+            async with asyncio.timeout(ORPHANS_SECONDS):
+                await asyncio.gather(*(remove() for _ in range(ORPHANS_AT_ONCE)))
+        except TimeoutError:
+            logger.warning("some sandboxes that no session needs are still there; the reconciler removes them")
 
     def when_ready(self, observer: Callable[[str], None]) -> None:
         """Call `observer` with the id of each session that this process has brought to `ready`. It must not raise."""

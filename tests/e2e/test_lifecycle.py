@@ -44,35 +44,42 @@ async def in_balance(platform: Platform) -> None:
     await until(balanced, "rows and processes match", 60)
 
 
-STEPS = [
-    *(("after", phase) for phase in PHASES),
-    ("before", "creating_sandbox"),  # a row that nothing was done for
-    ("before", "sandbox_url"),  # a sandbox that its row does not tell of
-    ("before", "harness_ready"),
-    ("before", "ready"),  # set up, and nobody knows
-]
+STEPS = {
+    "after": PHASES,
+    "before": (
+        "creating_sandbox",  # a row that nothing was done for
+        "sandbox_url",  # a sandbox that its row does not tell of
+        "harness_ready",
+        "ready",  # set up, and nobody knows
+    ),
+}
 
 
-@pytest.mark.parametrize(("when", "what"), STEPS)
-async def test_killed_during_a_bring_up(tmp_path: Path, repository: Path, when: str, what: str) -> None:
-    """Its successor brings the session up; it is whole, and can be restarted and ended."""
+@pytest.mark.parametrize("when", STEPS)
+async def test_killed_at_every_step_of_a_bring_up(tmp_path: Path, repository: Path, when: str) -> None:
+    """Each successor brings the session up, while it is killed with the next one; all are whole and can be ended."""
     platform = Platform(tmp_path / "data")
-    await platform.start("tests.e2e.killed_at", when, what)
+    sessions = {}
     try:
-        agent = await platform.create_agent(
-            repo_url=str(repository), requirements="# none", sandbox_files=[FILE] if what == "injecting_files" else []
-        )
-        session = await platform.create_session(agent)
-        await platform.killed()
+        agent = None
+        for step in STEPS[when]:
+            await platform.start("tests.e2e.killed_at", when, step)
+            agent = agent or await platform.create_agent(
+                repo_url=str(repository), requirements="# none", sandbox_files=[FILE]
+            )
+            sessions[step] = await platform.create_session(agent)
+            await platform.killed()
         await platform.start()
         await in_balance(platform)
-        session = await platform.session(session["id"])
-        assert session["status"] == "ready", session["failure_reason"]
-        response = await platform.http.post(f"{API}/sessions/{session['id']}/restart")
+        for step, session in sessions.items():
+            now = await platform.session(session["id"])
+            assert now["status"] == "ready", f"{when} {step}: {now['failure_reason']}"
+        response = await platform.http.post(f"{API}/sessions/{now['id']}/restart")
         assert response.status_code == 200, response.text
         await in_balance(platform)
-        await platform.http.delete(f"{API}/sessions/{session['id']}")
-        await platform.nothing_left(session)
+        for session in sessions.values():
+            await platform.http.delete(f"{API}/sessions/{session['id']}")
+            await platform.nothing_left(session)
         await in_balance(platform)
     finally:
         await platform.close()

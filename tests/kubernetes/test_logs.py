@@ -182,6 +182,21 @@ class TestCut:
 
         await until(said, "it says which right is missing")
 
+    async def test_reading_all_of_it_takes_too_long(
+        self, cluster: Double, driver: KubernetesDriver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await driver.logs(NAME, 10)
+        monkeypatch.setattr(logs, "FIRST_DELAY", 1000)
+        monkeypatch.setattr(logs, "MAX_DELAY", 1000)
+        monkeypatch.setattr("backend.sandboxes.kubernetes.driver.LOG_SECONDS", 0.1)
+        cluster.faults.delay(30, "get", "pods/log", count=1)
+        assert await driver.logs(NAME, 10) == "(the log cannot be read: no answer within 0.1 s)"
+        monkeypatch.setattr("backend.sandboxes.kubernetes.driver.LOG_SECONDS", 10)
+        before = reads(cluster)
+        for _ in range(3):
+            assert await driver.logs(NAME, 10) == FIRST
+        assert (reads(cluster), cluster.open_logs()) == (before + 3, 0)
+
     async def test_its_node_is_lost(self, cluster: Double, driver: KubernetesDriver) -> None:
         await kept(cluster, driver)
         await asyncio.to_thread(cluster.faults.node_lost, "node1")

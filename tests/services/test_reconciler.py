@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from backend.domain import clock, sessions
+from backend.sandboxes.contract import Rescue
 from backend.services import reconciler
 from backend.services.container import Services, open_services
 from backend.services.leases import Leases
@@ -219,6 +220,47 @@ class TestOrphans:
         driver.broken.clear()
         await tick(services)
         assert driver.deleted == ["s-one"]
+
+
+class TestOrphansAtTheStart:
+    async def test_a_few_at_a_time(
+        self, settings_of: Callable[..., Settings], driver: Names, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        driver.left |= {f"s-{number}" for number in range(20)}
+        under_way: set[str] = set()
+        most = 0
+        delete = driver.delete
+
+        async def slowly(name: str, rescue: Rescue | None = None) -> None:
+            nonlocal most
+            under_way.add(name)
+            most = max(most, len(under_way))
+            await asyncio.sleep(0)
+            under_way.discard(name)
+            if name == "s-7":
+                raise OSError("the disk is on fire")
+            await delete(name, rescue)
+
+        monkeypatch.setattr(driver, "delete", slowly)
+        async with open_services(settings_of(), driver=driver):
+            assert driver.left == {"s-7"}
+        assert 1 < most <= 4
+
+    async def test_one_that_hangs_does_not_hold_up_the_start(
+        self, settings_of: Callable[..., Settings], driver: Names, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        driver.left |= {"s-1", "s-2", "s-3"}
+        delete = driver.delete
+
+        async def hang(name: str, rescue: Rescue | None = None) -> None:
+            if name == "s-1":
+                await asyncio.Event().wait()
+            await delete(name, rescue)
+
+        monkeypatch.setattr(driver, "delete", hang)
+        monkeypatch.setattr("backend.services.sessions.ORPHANS_SECONDS", 0.3)
+        async with asyncio.timeout(20), open_services(settings_of(), driver=driver):
+            assert "s-1" in driver.left
 
 
 class TestNothingStopsIt:

@@ -21,7 +21,7 @@ MAX_STREAMS: Final = 64
 UNSEEN_SECONDS: Final = 30.0
 """A log that nobody has looked at for so long is not followed any more."""
 FIRST_DELAY: Final = 1.0
-"""After a stream that did not last; each further one may take twice as long..."""
+"""After a stream that did not last, or did not come about; each further one may take twice as long..."""
 MAX_DELAY: Final = 30.0
 """...up to this. Meanwhile every look is a request, as it is before a log is followed."""
 
@@ -69,7 +69,7 @@ class Tail:
         self._put(line)
 
     def end(self, tail_lines: int, since_seconds: int | None) -> str | None:
-        """What a read would bring; None when not enough is kept to tell."""
+        """What a read would bring; None when not enough is kept to tell. The node's clock is taken to be as ours."""
         oldest = time.time() - since_seconds if since_seconds else -math.inf
         enough = self._whole or len(self._lines) >= tail_lines or (self._lines and self._lines[0][0] < oldest)
         if not enough:
@@ -119,6 +119,14 @@ class _Log:
         self.looked_at = now
         if self.unseen is not None and not self.unseen.expired():
             self.unseen.reschedule(now + UNSEEN_SECONDS)
+
+    def hold_off(self, *, worked: bool = False, seconds: float = 0.0) -> None:
+        """Do not follow it again for `seconds`, and for a while more unless it worked."""
+        self.failures = 0 if worked else self.failures + 1
+        if self.failures:
+            delay = min(MAX_DELAY, FIRST_DELAY * 2 ** min(self.failures - 1, 16))
+            seconds += delay * random.uniform(0.5, 1)
+        self.retry_at = asyncio.get_running_loop().time() + seconds
 
     def drop(self) -> None:
         if self.task is not None:
@@ -193,12 +201,16 @@ class Logs:
     async def _begin(self, name: str, pod: str, log: _Log, tail_lines: int, since_seconds: int | None) -> str | None:
         """Read the log and begin to follow it."""
         log.beginning = True
+        begun = False
         try:
             text = await self._client.log(pod, self._container, tail_lines=MAX_TAIL, timestamps=True)
+            begun = not text or text.endswith("\n")
         finally:
             log.beginning = False
-        if text and not text.endswith("\n"):
-            return None  # in the middle of a line; the next look will find its end
+            if not begun:  # refused, in the middle of a line, or so slow that who looks has given up
+                log.hold_off()
+        if not begun:
+            return None
         tail = Tail(text)
         if self._logs.get(name) is log and len(self._tasks) < MAX_STREAMS:
             log.task = asyncio.create_task(self._follow(pod, log, tail))
@@ -218,10 +230,7 @@ class Logs:
             wait = error.retry_after or 0.0
         finally:
             log.task = log.tail = log.unseen = None
-            log.failures = 0 if loop.time() - began >= _PROOF_SECONDS else log.failures + 1
-            if log.failures:
-                wait += min(MAX_DELAY, FIRST_DELAY * 2 ** min(log.failures - 1, 16)) * random.uniform(0.5, 1)
-            log.retry_at = loop.time() + wait
+            log.hold_off(worked=loop.time() - began >= _PROOF_SECONDS, seconds=wait)
 
     async def _take_lines(self, pod: str, log: _Log, tail: Tail) -> None:
         stream = self._client.follow_log(pod, self._container, since_time=tail.since_time, timestamps=True)
