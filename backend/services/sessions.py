@@ -612,8 +612,12 @@ class SessionsService:
         return _Start(values, self._cipher.decrypt(claimed["token"]), Warm(sandbox, claimed["harness_session_id"]))
 
     async def _end(self, row: Row, reason: str, status: str = sessions.DEAD, by: str | None = None) -> Row:
-        expected = {"status": (*sessions.ACTIVE, sessions.FAILED)}
-        return await self._end_if(row, expected, reason, status, by) or await self.get(row["id"])
+        while row["status"] != sessions.DEAD:  # what has become something else meanwhile is ended as that
+            expected = {"status": row["status"], "creating_since": row["creating_since"]}
+            if ended := await self._end_if(row, expected, reason, status, by):
+                return ended
+            row = await self.get(row["id"])
+        return row
 
     async def _end_if(
         self, row: Row, expected: Mapping[str, Any], reason: str, status: str, by: str | None = None

@@ -8,9 +8,6 @@ BUFFER: Final = 256 * 1024
 """Read from one connection and not yet consumed, or written to it and not yet sent."""
 WHOLE_BODY: Final = 1024 * 1024
 """Request bodies up to this are read whole before they are sent, so that their length is known."""
-INFLATED_RATIO: Final = 1_000
-"""How many times larger than sent a compressed body may become, once it is large."""
-INFLATED_FREE: Final = 4 * 1024 * 1024
 
 HANDSHAKE_SECONDS: Final = 15.0
 HEAD_SECONDS: Final = 30.0

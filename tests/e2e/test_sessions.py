@@ -65,8 +65,11 @@ async def test_tour(platform: Platform, repository: Path) -> None:
         await viewer.shows("[from the agent|session]")
         await viewer.type("env | grep -c -e TOKEN -e MASTER_KEY\r")
         await viewer.shows("\n0")
-    seen = await until(lambda: platform.session(session["id"]), "the session answers")
-    assert seen["last_seen_at"] is not None
+
+    async def seen() -> bool:
+        return (await platform.session(session["id"]))["last_seen_at"] is not None
+
+    await until(seen, "what was typed counts as use")
 
     await platform.end(signal.SIGKILL)
     await platform.start()

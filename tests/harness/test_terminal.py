@@ -185,7 +185,8 @@ async def test_all_output_comes_before_the_end_also_when_something_keeps_the_ter
     await tty.until("ready")
     await tty.type("x")
     _, seen = await tty.closed()
-    assert "19999\n20000\n" in seen
+    # Who fell behind has only the last of it, by a repaint.
+    assert "20000" in "\n".join(screen(seen))
     assert "(code=5, signal=0)" in seen
 
 

@@ -256,6 +256,7 @@ async def test_healthy_for_long_and_still_creating(platform: Platform, monkeypat
 
 
 async def test_an_empty_warm_pool(double: Double, tmp_path: Path) -> None:
+    double.script("w-", "failed")
     async with opened(double, tmp_path, warm_pool_size=1, reconcile_interval_seconds=600) as platform:
         session = await platform.create("unschedulable")
         told = await platform.told(session, "warm_pool_empty_for_agent")

@@ -232,12 +232,6 @@ class KubernetesClient:
         path = self._path(resource, namespace, name)
         return await self._json("DELETE", path, "delete", resource.title, body=options)
 
-    async def patch(self, resource: Resource, name: str, body: Json, *, namespace: str | None = None) -> Json:
-        """JSON merge patch (RFC 7396): the kind that custom resources and built-in kinds both take."""
-        path = self._path(resource, namespace, name)
-        kind = "application/merge-patch+json"
-        return await self._json("PATCH", path, "patch", resource.title, body=body, content_type=kind)
-
     async def log(
         self,
         pod: str,
@@ -348,10 +342,9 @@ class KubernetesClient:
         query: Mapping[str, Any] | None = None,
         *,
         body: Json | None = None,
-        content_type: str = "application/json",
     ) -> Json:
         """One call whose answer is an object."""
-        answered = self._answer(method, path, verb, on, query or {}, body=body, content_type=content_type)
+        answered = self._answer(method, path, verb, on, query or {}, body=body)
         async with self._calls, answered as answer:
             chunks: list[bytes] = []
             size = 0
@@ -371,7 +364,6 @@ class KubernetesClient:
         query: Mapping[str, Any],
         *,
         body: Json | None = None,
-        content_type: str = "application/json",
         stream: bool = False,
         silence: float | None = None,
     ) -> "AsyncIterator[aiohttp.ClientResponse]":
@@ -381,7 +373,7 @@ class KubernetesClient:
         """
         if given := {key: value for key, value in query.items() if value != ""}:
             path += "?" + urlencode(given)
-        send = partial(self._send, method, path, body, content_type, stream, silence)
+        send = partial(self._send, method, path, body, stream, silence)
         used = (self._connection, self._connection.generation)
         try:
             answer = await send()
@@ -400,7 +392,7 @@ class KubernetesClient:
             answer.close()
 
     async def _send(
-        self, method: str, path: str, body: Json | None, content_type: str, stream: bool, silence: float | None
+        self, method: str, path: str, body: Json | None, stream: bool, silence: float | None
     ) -> "aiohttp.ClientResponse":
         import aiohttp
 
@@ -411,7 +403,7 @@ class KubernetesClient:
         )
         headers = {"Accept": "application/json, */*", "Accept-Encoding": "identity"}
         if body is not None:
-            headers["Content-Type"] = content_type
+            headers["Content-Type"] = "application/json"
         try:
             async with asyncio.timeout(_OPEN_SECONDS):
                 return await self._connection.send(method, path, headers, body, timeout)

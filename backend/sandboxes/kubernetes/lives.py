@@ -84,10 +84,6 @@ class Lives:
         life = self._lives.get(name)
         return life.pod if life else None
 
-    def is_own_pod(self, name: str, pod: Object) -> bool:
-        """Whether a pod is that one."""
-        return self.own_pod(name) in (None, pod["metadata"]["uid"])
-
     async def look(self, name: str) -> tuple[SandboxState, str]:
         """The state of a sandbox and, when it is gone, why."""
         self.changed(name)
