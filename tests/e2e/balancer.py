@@ -9,12 +9,11 @@ Ports = Callable[[], Sequence[int]]
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
+    while data := await reader.read(65_536):
+        writer.write(data)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()
 
 
 async def _open(ports: Sequence[int], first: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
@@ -40,8 +39,8 @@ async def balancer(ports: Ports) -> AsyncIterator[str]:
             if opened is not None:
                 there, onward = opened
                 await asyncio.gather(_pass_on(reader, onward), _pass_on(there, writer))
-        except asyncio.CancelledError:
-            pass
+        except (OSError, asyncio.CancelledError):
+            pass  # where one side breaks, so does the other
         finally:
             tasks.discard(task)
             for end in (writer, onward):

@@ -160,10 +160,10 @@ async def going_on(work: Awaitable[None]) -> AsyncIterator[None]:
 async def answered(http: httpx.AsyncClient, session: dict[str, Any], text: str) -> bool:
     """Whether the answer to a message is stored."""
     with contextlib.suppress(httpx.TransportError):
-        said = (await http.get(f"{API}/sessions/{session['id']}/messages")).json()
-        return any(
-            (message["parts"][-1].get("text") or "").endswith(f"echo: {text}")
-            for message in said
+        response = await http.get(f"{API}/sessions/{session['id']}/messages")
+        return response.status_code == 200 and any(
+            any((part.get("text") or "").endswith(f"echo: {text}") for part in message["parts"])
+            for message in response.json()
             if message["info"]["role"] == "assistant"
         )
     return False
